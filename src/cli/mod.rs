@@ -1,0 +1,1 @@
+//! Placeholder of the cli layer until it lands.

@@ -1,0 +1,1 @@
+//! Placeholder of the config layer until it lands.

@@ -1,0 +1,1 @@
+//! Placeholder of the control layer until it lands.

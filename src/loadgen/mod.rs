@@ -1,0 +1,1 @@
+//! Placeholder of the loadgen layer until it lands.

@@ -1,0 +1,1 @@
+//! Placeholder of the mesh layer until it lands.

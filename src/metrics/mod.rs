@@ -1,0 +1,1 @@
+//! Placeholder of the metrics layer until it lands.

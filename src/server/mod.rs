@@ -1,0 +1,1 @@
+//! Placeholder of the server layer until it lands.

@@ -1,0 +1,1 @@
+//! Placeholder of the shard layer until it lands.

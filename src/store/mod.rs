@@ -1,0 +1,1 @@
+//! Placeholder of the store layer until it lands.

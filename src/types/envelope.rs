@@ -1,0 +1,235 @@
+//! Owns what shards say to each other. Never more than [`HOPS_MAX`] hops for one client request: home, owner, owner, home.
+//!
+//! Everything here crosses threads by value; frames cross as one reference.
+
+use std::sync::Arc;
+
+use super::command::{Command, Wishes};
+use super::frame::SharedFrame;
+use super::id::{ConversationId, DeviceId, GroupId, RequestId, Seq, SessionAddress, SessionId, UserId};
+use super::outcome::{CloseCode, Fault};
+use super::push::{PresenceEntry, Push};
+use super::record::Role;
+use super::storage::UserState;
+use super::time::Millis;
+
+/// The longest way of a message: home → conversation owner → user owner → home.
+pub const HOPS_MAX: u8 = 3;
+
+/// One message between shards.
+#[derive(Debug)]
+pub struct Envelope {
+    /// Rings crossed so far, this one included.
+    pub hops: u8,
+    pub body: Body,
+}
+
+/// Who asked, and where the answer goes.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    pub address: SessionAddress,
+    pub session: SessionId,
+    pub user: UserId,
+    pub device: DeviceId,
+    /// `message_id` of the request.
+    pub request: Option<RequestId>,
+    /// Monotonic microseconds when the request was received, for latency histograms.
+    pub received_us: u64,
+}
+
+/// What is said.
+#[derive(Debug)]
+pub enum Body {
+    // Home → owner of a conversation.
+    /// A request that the conversation's owner decides.
+    Ask {
+        asker: Asker,
+        conversation: ConversationId,
+        command: Command,
+    },
+    /// A session of a member wants this group's messages from now on.
+    AttachGroup {
+        group: GroupId,
+        asker: Asker,
+    },
+    /// A session that was attached is gone.
+    DetachGroup {
+        group: GroupId,
+        user: UserId,
+        shard: ShardIdOf,
+    },
+
+    // Home → owner of a user.
+    /// A session has proven to be this user's.
+    AttachUser {
+        asker: Asker,
+        wishes: Wishes,
+    },
+    DetachUser {
+        user: UserId,
+        device: DeviceId,
+        address: SessionAddress,
+        at: Millis,
+    },
+    /// Presence of users: once, and on every change when `watch`.
+    AskPresence {
+        asker: Asker,
+        users: Vec<UserId>,
+        watch: bool,
+        gather: u64,
+    },
+    Unwatch {
+        users: Vec<UserId>,
+        address: SessionAddress,
+    },
+    /// A request that the user's owner decides.
+    AskUser {
+        asker: Asker,
+        command: Command,
+    },
+
+    // Owner of a conversation → home.
+    /// The group's log ended at `head` when the session was attached; all after it will be delivered.
+    GroupAttached {
+        group: GroupId,
+        address: SessionAddress,
+        head: Seq,
+        joined: Seq,
+    },
+    /// The session's user is no member (any more).
+    GroupDetached {
+        group: GroupId,
+        user: UserId,
+        notify: bool,
+    },
+    /// One message for all local members of a group.
+    DeliverGroup {
+        group: GroupId,
+        seq: Seq,
+        origin: SessionId,
+        frame: SharedFrame,
+    },
+    /// Something without `seq` for all local members; `key` tells which older one it replaces while waiting.
+    EphemeralGroup {
+        group: GroupId,
+        except: SessionId,
+        lane: EphemeralLane,
+        key: u64,
+        frame: SharedFrame,
+    },
+
+    // Owner of a conversation → owner of a user.
+    /// One message for all devices of a user.
+    DeliverUser {
+        user: UserId,
+        conversation: ConversationId,
+        seq: Seq,
+        origin: SessionId,
+        frame: SharedFrame,
+    },
+    EphemeralUser {
+        user: UserId,
+        except: SessionId,
+        lane: EphemeralLane,
+        key: u64,
+        frame: SharedFrame,
+    },
+    /// The user became a member: their sessions attach.
+    MemberAdded {
+        group: GroupId,
+        user: UserId,
+    },
+
+    // Owner of a user → home.
+    Attached {
+        address: SessionAddress,
+        state: Box<UserState>,
+        sessions: u32,
+    },
+    /// The session may not stay (or not open): close it so.
+    Refused {
+        address: SessionAddress,
+        close: CloseCode,
+    },
+    /// How many sessions share the user's rate.
+    SessionsShare {
+        address: SessionAddress,
+        sessions: u32,
+    },
+    DeliverSessions {
+        sessions: SessionList,
+        conversation: ConversationId,
+        seq: Seq,
+        origin: SessionId,
+        frame: SharedFrame,
+    },
+    EphemeralSessions {
+        sessions: SessionList,
+        except: SessionId,
+        lane: EphemeralLane,
+        key: u64,
+        frame: SharedFrame,
+    },
+    AttachSessions {
+        sessions: SessionList,
+        group: GroupId,
+    },
+
+    // Any owner → home.
+    Reply {
+        address: SessionAddress,
+        session: SessionId,
+        request: Option<RequestId>,
+        push: Box<Push>,
+        received_us: u64,
+    },
+    Failure {
+        address: SessionAddress,
+        session: SessionId,
+        request: Option<RequestId>,
+        fault: Fault,
+    },
+    /// Part of an answer that the home puts together.
+    PresencePart {
+        address: SessionAddress,
+        gather: u64,
+        entries: Vec<PresenceEntry>,
+    },
+    PresenceChanged {
+        address: SessionAddress,
+        entry: Arc<PresenceEntry>,
+    },
+
+    // Operators.
+    /// Closes sessions of a user (all, or one device, or one session).
+    Kick {
+        user: UserId,
+        device: Option<DeviceId>,
+        close: CloseCode,
+    },
+    KickSession {
+        address: SessionAddress,
+        close: CloseCode,
+    },
+    /// Role change decided by an operator.
+    SetRole {
+        group: GroupId,
+        user: UserId,
+        role: Role,
+    },
+}
+
+/// Sessions of one home shard.
+pub type SessionList = smallvec::SmallVec<[super::id::SessionKey; 2]>;
+
+/// A shard, named in a body.
+pub type ShardIdOf = super::id::ShardId;
+
+/// In which lane something without `seq` waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EphemeralLane {
+    /// Receipts, recalls, group events: after acks, before messages.
+    Receipt,
+    /// Typing and presence: last, and the only lane that is ever shed.
+    Ephemeral,
+}

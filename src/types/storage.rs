@@ -1,0 +1,188 @@
+//! Owns what a shard asks of the store and what the store answers. Never says how it is kept: `store/` does.
+//!
+//! A request carries a ticket which its reply repeats; replies may come in any order between tickets. Requests of one shard
+//! that write are applied in the order in which they were made. A write is answered only when it is as durable as
+//! `store.durability` promises.
+
+use super::id::{ConversationId, DeviceId, GroupId, MessageId, Seq, UserId};
+use super::record::{Delivery, Group, Member, Message, SharedMessage, UserConversation};
+use super::time::Millis;
+
+/// Names a request towards its reply; chosen by the shard, opaque to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// One request of a shard.
+#[derive(Debug)]
+pub struct StoreRequest {
+    pub ticket: Ticket,
+    pub operation: Operation,
+}
+
+/// What may be asked.
+#[derive(Debug)]
+pub enum Operation {
+    Write(Write),
+    Read(Read),
+}
+
+/// Everything that changes the store. Each is atomic.
+#[derive(Debug)]
+pub enum Write {
+    /// Appends to a conversation's log under the next `seq`, unless the sender's `client_id` is known already.
+    /// The first message of a private or system conversation also makes its users' rows.
+    Append(Box<Append>),
+    /// Creates, changes or deletes a group and its members in one step.
+    Group(Box<GroupChange>),
+    /// A device is known from now on; `deliveries` is where it starts.
+    Device { user: UserId, device: DeviceId, at: Millis, deliveries: Vec<Delivery> },
+    /// Moves delivery state forward (never back).
+    Deliveries(Vec<Delivery>),
+    /// Moves read state forward (never back); answers with what it is now.
+    MarkRead { user: UserId, conversation: ConversationId, seq: Seq },
+    /// Replaces a message by its tombstone.
+    Recall { conversation: ConversationId, seq: Seq, by: UserId },
+    /// Hides a message from one user on all devices.
+    Hide { user: UserId, conversation: ConversationId, seq: Seq },
+    /// When a user was last connected.
+    LastSeen { user: UserId, at: Millis },
+}
+
+/// An append.
+#[derive(Debug)]
+pub struct Append {
+    /// Complete but for its `seq`, which the store gives: it alone sees both the log's end and the duplicate window.
+    pub message: Message,
+    /// The log's last `seq` when the owner has nothing in flight for this conversation; None while it has, since the store
+    /// then still knows the end itself. Spares the writer a look-up.
+    pub head: Option<Seq>,
+    /// Client ids first used before this time no longer count as duplicates.
+    pub dedupe_since: Millis,
+}
+
+/// A change to a group. `members_put` is inserted or replaced, `members_removed` deleted, each with the user's own row.
+#[derive(Debug)]
+pub struct GroupChange {
+    pub group: GroupId,
+    /// Some: create or replace. None: leave as it is.
+    pub record: Option<Group>,
+    pub members_put: Vec<Member>,
+    pub members_removed: Vec<UserId>,
+    /// The group and its member list are deleted; its log stays by retention.
+    pub delete: bool,
+}
+
+/// Everything that only looks.
+#[derive(Debug)]
+pub enum Read {
+    /// The end of a conversation's log.
+    Head { conversation: ConversationId },
+    /// A group with its members and the end of its log.
+    Group { group: GroupId },
+    /// All of a user's conversations as `device` sees them.
+    User { user: UserId, device: DeviceId },
+    /// One user's row of one conversation.
+    Row { user: UserId, device: DeviceId, conversation: ConversationId },
+    /// A stretch of a log.
+    Range(RangeQuery),
+    /// Where a message is.
+    Locate { message_id: MessageId },
+    /// When users were last connected.
+    LastSeen { users: Vec<UserId> },
+}
+
+/// A stretch of a log, ascending by `seq` in the answer. Bounds are exclusive; `since` is inclusive, `until` exclusive.
+#[derive(Clone, Debug)]
+pub struct RangeQuery {
+    pub conversation: ConversationId,
+    /// Whose hidden messages are left out; None = nobody's.
+    pub viewer: Option<UserId>,
+    pub after: Option<Seq>,
+    pub before: Option<Seq>,
+    pub since: Option<Millis>,
+    pub until: Option<Millis>,
+    /// True: the newest messages within the bounds; false: the oldest.
+    pub newest: bool,
+    /// At most this many messages, at least 1.
+    pub limit: u32,
+    /// Stops after the message that passes this sum of [`Message::weight_bytes`], so one is always answered.
+    pub bytes_max: usize,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub struct StoreReply {
+    pub ticket: Ticket,
+    pub result: Result<Answer, StoreFault>,
+}
+
+/// What may be answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// The append is durable.
+    Appended(SharedMessage),
+    /// The sender used this `client_id` before; nothing was written.
+    Duplicate {
+        message_id: MessageId,
+        conversation: ConversationId,
+        seq: Seq,
+        created_at: Millis,
+    },
+    /// A write without more to say is durable.
+    Done,
+    /// `MarkRead`: where read state is now, and whether it moved.
+    ReadAt {
+        seq: Seq,
+        moved: bool,
+    },
+    Head(Seq),
+    Group(Option<Box<GroupState>>),
+    User(Box<UserState>),
+    Row(Option<Box<UserConversation>>),
+    Range(RangePage),
+    Located(Option<SharedMessage>),
+    LastSeen(Vec<(UserId, Option<Millis>)>),
+}
+
+/// A group as its owner loads it.
+#[derive(Debug)]
+pub struct GroupState {
+    pub group: Group,
+    /// In order of joining.
+    pub members: Vec<Member>,
+    pub head: Seq,
+}
+
+/// A user as a connecting device finds itself.
+#[derive(Debug)]
+pub struct UserState {
+    /// The device has connected before.
+    pub device_known: bool,
+    pub conversations: Vec<UserConversation>,
+    pub last_seen: Option<Millis>,
+}
+
+/// A page of a log.
+#[derive(Debug)]
+pub struct RangePage {
+    /// Ascending by `seq`. Hidden messages are missing; so are those that retention has removed.
+    pub messages: Vec<SharedMessage>,
+    /// More lie beyond the end of the page that was not reached, within the bounds.
+    pub has_more: bool,
+    /// The part of the log this page speaks for, both ends inclusive: what is in it but not in `messages` is gone or hidden.
+    /// (1, 0) when nothing was looked at.
+    pub covered: (Seq, Seq),
+    /// First `seq` that retention has left.
+    pub first_kept: Seq,
+}
+
+/// Why the store did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreFault {
+    /// Full disk, I/O error, lost database: nothing was written, nothing was acknowledged.
+    #[error("store unavailable: {0}")]
+    Unavailable(String),
+    /// Its queue is full.
+    #[error("store queue full")]
+    Overloaded { retry_after_ms: u64 },
+}

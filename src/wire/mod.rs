@@ -1,0 +1,1 @@
+//! Owns bytes: WebSocket handshake and frames, JSON in and out.
