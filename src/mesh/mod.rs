@@ -1,1 +1,3 @@
 //! Placeholder of the mesh layer until it lands.
+
+pub mod directory;
