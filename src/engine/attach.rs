@@ -116,10 +116,27 @@ impl Shard {
     }
 
     fn greet(&mut self, key: SessionKey, request: Option<&RequestId>, turn: &mut Turn<'_>) {
+        let session = self.session(key).expect("the session was just found");
+        let account = session.account();
+        turn.effects.directory.push(DirectoryChange::Enter {
+            key,
+            session: session.id,
+            user: account.user.clone(),
+            device: account.device.clone(),
+            remote: session.remote,
+            since_ms: turn.now.wall.0,
+        });
+        self.arm(key);
+        let success = self.auth_success(key, turn);
+        self.say(key, Lane::Reply, &Push::AuthSuccess(success), request, turn);
+    }
+
+    /// What a client is told when it is let in, or has renewed its token.
+    pub(super) fn auth_success(&mut self, key: SessionKey, turn: &Turn<'_>) -> Box<AuthSuccess> {
         let settings = self.settings.clone();
         let session = self.session(key).expect("the session was just found");
         let account = session.account();
-        let success = AuthSuccess {
+        Box::new(AuthSuccess {
             user: account.user.clone(),
             device: account.device.clone(),
             session: session.id,
@@ -132,17 +149,7 @@ impl Shard {
                 content_bytes: settings.content_bytes_max as u64,
                 messages_per_second: u64::from(settings.messages_per_second),
             },
-        };
-        turn.effects.directory.push(DirectoryChange::Enter {
-            key,
-            session: session.id,
-            user: account.user.clone(),
-            device: account.device.clone(),
-            remote: session.remote,
-            since_ms: turn.now.wall.0,
-        });
-        self.arm(key);
-        self.say(key, Lane::Reply, &Push::AuthSuccess(Box::new(success)), request, turn);
+        })
     }
 
     /// A device seen for the first time starts at the present: it gets what no device of the user has had.
@@ -531,10 +538,15 @@ impl Shard {
 impl Shard {
     pub(super) fn attach_group(&mut self, group: GroupId, asker: Asker, turn: &mut Turn<'_>) {
         let conversation = ConversationId::group(&group);
-        if !self.prepare(&conversation, turn) {
+        if self.prepare(&conversation, turn) {
+            self.attach_now(group, asker, turn);
+        } else {
             self.wait(&conversation, Waiting::Attach(asker), turn);
-            return;
         }
+    }
+
+    pub(super) fn attach_now(&mut self, group: GroupId, asker: Asker, turn: &mut Turn<'_>) {
+        let conversation = ConversationId::group(&group);
         let shards = usize::from(self.shards);
         let entry = self.conversations.table.get_mut(&conversation).expect("a prepared conversation is at hand");
         debug_assert!(entry.state == State::Ready);

@@ -55,6 +55,23 @@ pub struct GroupPlan {
     pub name_group: bool,
 }
 
+impl GroupPlan {
+    /// A plan that nobody asked for and that changes nothing yet.
+    pub fn nobody() -> GroupPlan {
+        GroupPlan {
+            group: GroupId::new("-").expect("a dash is an identifier"),
+            asker: None,
+            record: None,
+            put: Vec::new(),
+            removed: Vec::new(),
+            delete: false,
+            events: Vec::new(),
+            invited: Vec::new(),
+            name_group: false,
+        }
+    }
+}
+
 impl PendingTable {
     pub fn insert(&mut self, pending: Pending) -> Ticket {
         Ticket(self.entries.insert(pending) as u64)

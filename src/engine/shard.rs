@@ -46,6 +46,7 @@ pub struct Shard {
     /// Set by `Event::Drain`: until when, in monotonic milliseconds, the last connection is told to go.
     pub(super) drain_until: Option<u64>,
     placement: Hasher,
+    hasher: Hasher,
     last_session: u64,
     due: Vec<SessionKey>,
 }
@@ -78,7 +79,8 @@ impl Shard {
             rooms: Rooms::new(hasher.clone()),
             busy_rooms: VecDeque::new(),
             users: Users::new(hasher.clone()),
-            conversations: Conversations::new(hasher),
+            conversations: Conversations::new(hasher.clone()),
+            hasher,
             pending: PendingTable::default(),
             wheel: Wheel::new(0),
             gathers: Default::default(),
@@ -215,6 +217,7 @@ impl Shard {
                 self.fail_here(address.key, session, request.as_ref(), fault, turn)
             }
             Body::PresencePart { address, gather, entries } => self.presence_part(address.key, gather, entries, turn),
+            Body::WatchFor { address, session, users } => self.watch_for(address.key, session, users, turn),
             Body::PresenceChanged { address, entry } => self.presence_changed(address.key, &entry, turn),
             Body::Kick { user, device, close } => self.kick(&user, device.as_ref(), close, turn),
             Body::KickSession { address, close } => self.close(address.key, close, "", turn),
@@ -294,6 +297,17 @@ impl Shard {
 
     pub(super) fn owner_of(&self, conversation: &ConversationId) -> ShardId {
         self.owner(conversation.as_str())
+    }
+
+    /// How this shard's tables hash.
+    pub(super) fn hasher(&self) -> Hasher {
+        self.hasher.clone()
+    }
+
+    /// A number under which an ephemeral frame's older version is found; never 0.
+    pub(super) fn ephemeral_key(&self, what: &str, whose: &str) -> u64 {
+        use std::hash::BuildHasher;
+        self.hasher.hash_one((what, whose)) | 1
     }
 
     /// Passes on what is being handled: one hop more.

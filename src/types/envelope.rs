@@ -199,6 +199,8 @@ pub enum Body {
         gather: u64,
         entries: Vec<PresenceEntry>,
     },
+    /// A group's owner names the users a session asked to watch.
+    WatchFor { address: SessionAddress, session: SessionId, users: Vec<UserId> },
     PresenceChanged {
         address: SessionAddress,
         entry: Arc<PresenceEntry>,

@@ -212,17 +212,7 @@ impl Shard {
 impl GroupPlan {
     /// A plan of `asker`'s that changes nothing yet.
     pub(super) fn by(asker: Asker) -> GroupPlan {
-        GroupPlan {
-            group: GroupId::new("-").expect("a dash is an identifier"),
-            asker: Some(Box::new(asker)),
-            record: None,
-            put: Vec::new(),
-            removed: Vec::new(),
-            delete: false,
-            events: Vec::new(),
-            invited: Vec::new(),
-            name_group: false,
-        }
+        GroupPlan { asker: Some(Box::new(asker)), ..GroupPlan::nobody() }
     }
 }
 
