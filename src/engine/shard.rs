@@ -116,6 +116,7 @@ impl Shard {
             Event::StoreRefused { ticket, retry_after_ms } => {
                 self.stored(StoreReply { ticket, result: Err(StoreFault::Overloaded { retry_after_ms }) }, turn)
             }
+            Event::Operator(body) => self.operator(*body, turn),
             Event::Tick => self.tick(turn),
             Event::Drain { window_ms } => self.drain(window_ms, turn),
         }
@@ -213,6 +214,18 @@ impl Shard {
             Body::KickSession { address, close } => self.close(address.key, close, "", turn),
             Body::SetRole { group, user, role } => self.set_role(group, user, role, turn),
         }
+    }
+
+    /// Passes an operator's wish to the shard that can fulfil it.
+    fn operator(&mut self, body: Body, turn: &mut Turn<'_>) {
+        let to = match &body {
+            Body::Kick { user, .. } => self.owner_of_user(user),
+            Body::KickSession { address, .. } => address.shard,
+            Body::SetRole { group, .. } => self.owner_of(&ConversationId::group(group)),
+            Body::Notify { user, .. } => self.owner_of(&ConversationId::system(user)),
+            other => return debug_assert!(false, "no operator asks for {other:?}"),
+        };
+        self.route_anew(to, body, turn);
     }
 
     fn stored(&mut self, reply: StoreReply, turn: &mut Turn<'_>) {
