@@ -1,1 +1,2 @@
-//! Placeholder of the shard layer until it lands.
+//! shard: work in progress.
+pub mod ring;
