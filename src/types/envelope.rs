@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
+use compact_str::CompactString;
+
 use super::command::{Command, Wishes};
 use super::frame::SharedFrame;
-use super::id::{ConversationId, DeviceId, GroupId, RequestId, Seq, SessionAddress, SessionId, UserId};
+use super::id::{ConversationId, DeviceId, GroupId, RequestId, Seq, SessionAddress, SessionId, SessionKey, ShardId, UserId};
 use super::outcome::{CloseCode, Fault};
 use super::push::{PresenceEntry, Push};
-use super::record::Role;
+use super::record::{RawJson, Role};
 use super::storage::UserState;
 use super::time::Millis;
 
@@ -220,10 +222,7 @@ pub enum Body {
 }
 
 /// Sessions of one home shard.
-pub type SessionList = smallvec::SmallVec<[super::id::SessionKey; 2]>;
-
-/// A shard, named in a body.
-pub type ShardIdOf = super::id::ShardId;
+pub type SessionList = smallvec::SmallVec<[SessionKey; 2]>;
 
 /// In which lane something without `seq` waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
