@@ -1,1 +1,3 @@
-//! Owns bytes: WebSocket handshake and frames, JSON in and out.
+//! Owns bytes: the HTTP upgrade, WebSocket frames, JSON in and out.
+
+pub mod frame;
