@@ -1,2 +1,76 @@
-//! shard: work in progress.
+//! Owns a shard's thread: a pinned glommio executor whose one foreground task is the turn.
+//!
+//! The turn is five verbs: *collect* what kernel, mesh and other threads have brought, *step* the engine with it, *apply* the
+//! effects, *flush* what waits to leave, *rest* until there is more. Collecting and flushing are one system call.
+//!
+//! Never decides anything a client can see; the engine does. glommio is used in this folder only, `unsafe` only in `ring` and
+//! `descriptors`. Everything here but [`start`] and [`listen`] lives on the shard's own thread.
+
+mod admission;
+mod clock;
+mod connection;
+mod core;
+mod deadlines;
+mod handshake;
+mod listener;
 pub mod ring;
+mod start;
+mod turn;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::engine::Settings;
+use crate::mesh::{Inbox, Port, Waker};
+use crate::types::envelope::Envelope;
+use crate::types::{Encode, ShardId};
+use crate::wire::frame::FrameLimits;
+
+pub use admission::{Admission, Caps, Refusal};
+pub use clock::Clock;
+pub use listener::{ListenFault, listen};
+pub use ring::RingSettings;
+pub use start::{ShardFault, Shards, cores, start};
+
+/// Everything one shard is made of.
+pub struct Parts {
+    pub id: ShardId,
+    pub shards: u16,
+    /// The core to stay on; None leaves it to the scheduler.
+    pub core: Option<usize>,
+    pub engine: Arc<Settings>,
+    pub encoder: Box<dyn Encode + Send>,
+    /// For the engine's own random numbers.
+    pub seed: u64,
+    pub port: Port<Envelope>,
+    /// Wakes this shard from other threads; made from the port's doorbell.
+    pub waker: Waker,
+    /// What other threads ask.
+    pub inbox: Inbox<Order>,
+    pub listeners: Vec<OwnedFd>,
+    pub admission: Arc<Admission>,
+    pub clock: Clock,
+    pub driver: DriverSettings,
+}
+
+/// Resolved settings of a shard's driver.
+#[derive(Clone, Debug)]
+pub struct DriverSettings {
+    pub ring: RingSettings,
+    pub frames: FrameLimits,
+    /// From accept to 101.
+    pub handshake_timeout_ms: u64,
+    /// Every message comes back as it is; no authentication.
+    pub echo: bool,
+}
+
+/// What another thread asks of a shard.
+#[derive(Debug)]
+pub enum Order {
+    /// As if another shard had said it.
+    Envelope(Envelope),
+    /// Accept nothing more, tell clients to go, close them over `window_ms`.
+    Drain { window_ms: u64 },
+    /// End now.
+    Stop,
+}
