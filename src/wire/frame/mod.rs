@@ -24,7 +24,7 @@ use crate::types::CloseCode;
 use head::Head;
 use partial::Partial;
 
-pub use write::{HEADER_BYTES_MAX, header_len, write_close, write_header};
+pub use write::{HEADER_BYTES_MAX, cut, header_len, write_close, write_header};
 
 /// Bounds of what one client may send. All faults against them close 1009.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
