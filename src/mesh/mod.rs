@@ -8,6 +8,7 @@
 //! parks announces it first and looks at its inputs after a full fence*. Of two threads doing so at once at least one sees the
 //! other, so no value is left behind with its receiver asleep.
 
+pub mod directory;
 mod doorbell;
 mod inbox;
 mod port;
