@@ -60,6 +60,8 @@ pub struct OwnedGroup {
     pub record: Option<Group>,
     /// In order of joining, as long as nobody was removed from the middle; `joined_at` tells.
     pub members: IndexMap<UserId, OwnedMember, Hasher>,
+    /// The last who left or were removed, oldest first.
+    pub former: Vec<UserId>,
     /// Attached sessions per shard.
     pub online_by_shard: Vec<u32>,
 }

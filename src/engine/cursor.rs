@@ -30,6 +30,8 @@ pub struct Cursor {
     pub state: CursorState,
     /// A `sync_done` waits for this cursor.
     pub counted: bool,
+    /// The user became a member again before the end of the former membership arrived here: attach again after it.
+    pub reattach: bool,
 }
 
 /// How a cursor gets its messages.
@@ -64,6 +66,7 @@ impl Cursor {
             attempts: 0,
             state,
             counted: false,
+            reattach: false,
         }
     }
 
@@ -75,6 +78,19 @@ impl Cursor {
         self.acked = self.acked.min(sent);
         self.state = CursorState::Lagging;
         self.invariants();
+    }
+
+    /// Moves past `seq`, which was `pushed` or (the client's own, or skipped) not. A client that confirms does so for pushed ones only.
+    pub fn passed(&mut self, seq: Seq, acks: bool, pushed: bool) {
+        let settled = !acks || (!pushed && !self.outstanding());
+        self.sent = seq;
+        if pushed {
+            self.foreign = seq;
+        }
+        if settled {
+            self.acked = seq;
+            self.foreign = seq;
+        }
     }
 
     /// True when the client owes a confirmation.

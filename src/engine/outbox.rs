@@ -144,6 +144,17 @@ impl Outbox {
         queues.become_dirty()
     }
 
+    /// Puts the connection's last frame behind everything that waits; what is ephemeral is shed.
+    pub fn push_last(&mut self, frame: Frame) -> bool {
+        let queues = self.queues.get_or_insert_default();
+        let lane = Lane::Ephemeral as usize;
+        let flight = queues.flight[lane] as usize;
+        for entry in queues.lanes[lane].drain(flight..) {
+            queues.bytes[lane] -= entry.frame.len();
+        }
+        self.push(Lane::Ephemeral, frame, None)
+    }
+
     /// Drops the log entries that are not in flight, telling each one's mark, oldest first.
     pub fn shed_messages(&mut self, mut tell: impl FnMut(LogMark)) {
         let Some(queues) = self.queues.as_deref_mut() else { return };
@@ -173,18 +184,6 @@ impl Outbox {
     pub fn first_waiting(&self, cursor: u32) -> Option<Seq> {
         let queues = self.queues.as_deref()?;
         queues.lanes[Lane::Message as usize].iter().filter(|entry| entry.mark.cursor == cursor).map(|entry| entry.mark.seq).min()
-    }
-
-    /// Forgets everything that waits but is not in flight: the connection is about to be closed.
-    pub fn clear_waiting(&mut self) {
-        let Some(queues) = self.queues.as_deref_mut() else { return };
-        for lane in 0..LANES {
-            let flight = queues.flight[lane] as usize;
-            for entry in queues.lanes[lane].drain(flight..) {
-                queues.bytes[lane] -= entry.frame.len();
-            }
-        }
-        queues.system = 0;
     }
 
     /// True when frames wait that are not in flight.

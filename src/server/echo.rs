@@ -14,7 +14,7 @@ use crate::wire::frame::FrameLimits;
 use crate::wire::json::JsonEncoder;
 
 use super::signals::wishes;
-use super::{Ending, ServerFault};
+use super::{ExitKind, ServeError};
 
 /// A running echo server.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct EchoServer {
 
 impl EchoServer {
     /// Listens on `listen` (port 0 = any) with `shards` shards.
-    pub fn start(listen: SocketAddr, shards: u16) -> Result<EchoServer, ServerFault> {
+    pub fn start(listen: SocketAddr, shards: u16) -> Result<EchoServer, ServeError> {
         let (address, listeners) = shard::listen(listen, shards, BACKLOG)?;
         let clock = Clock::start();
         let admission = Arc::new(Admission::new(Caps::default()));
@@ -37,7 +37,7 @@ impl EchoServer {
         let mut parts = Vec::new();
         for (at, (port, listener)) in mesh::build::<Envelope>(shards, MESH_RING).into_iter().zip(listeners).enumerate() {
             let waker = Waker::new(port.doorbell().clone())
-                .map_err(|source| ServerFault::System { what: "cannot make an eventfd", source })?;
+                .map_err(|source| ServeError::System { what: "cannot make an eventfd", source })?;
             let inbox = Inbox::new(ORDERS, waker.clone());
             orders.push(inbox.sender());
             parts.push(Parts {
@@ -65,7 +65,7 @@ impl EchoServer {
     }
 
     /// Stops at once.
-    pub fn stop(self) -> Result<(), ServerFault> {
+    pub fn stop(self) -> Result<(), ServeError> {
         for order in &self.orders {
             // An inbox is full only when its shard is stuck, and gone when it has ended.
             let _ = order.try_send(Order::Stop);
@@ -75,8 +75,9 @@ impl EchoServer {
 }
 
 /// Answers every message on `listen` with itself until a signal comes or a shard fails.
-pub fn echo(listen: SocketAddr, shards: u16) -> Result<Ending, ServerFault> {
-    let wishes = wishes().map_err(|source| ServerFault::System { what: "cannot wait for signals", source })?;
+pub fn echo(listen: SocketAddr) -> Result<ExitKind, ServeError> {
+    let wishes = wishes().map_err(|source| ServeError::System { what: "cannot wait for signals", source })?;
+    let shards = shard::cores().len().clamp(1, ECHO_SHARDS_MAX) as u16;
     let server = EchoServer::start(listen, shards)?;
     tracing::info!(address = %server.address, shards, "ready");
     crossbeam_channel::select! {
@@ -84,7 +85,7 @@ pub fn echo(listen: SocketAddr, shards: u16) -> Result<Ending, ServerFault> {
         recv(server.shards.ended()) -> _ => {}
     }
     server.stop()?;
-    Ok(Ending::Done)
+    Ok(ExitKind::Done)
 }
 
 /// Whoever talks to an echo server is to be judged by protocol only: no rates, no heartbeats within a test's time.
@@ -104,4 +105,6 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const HANDSHAKE_MS: u64 = 10_000;
 const BACKLOG: i32 = 4_096;
 const MESH_RING: usize = 1_024;
+/// A suite tests one connection at a time.
+const ECHO_SHARDS_MAX: usize = 2;
 const ORDERS: usize = 64;

@@ -5,26 +5,52 @@
 mod echo;
 mod signals;
 
-pub use echo::{EchoServer, echo};
+use std::net::SocketAddr;
 
+use crate::config::{Config, ConfigErrors};
 use crate::shard::{ListenFault, ShardFault};
 
-/// Why a server could not start or go on.
+pub use echo::{EchoServer, echo};
+
+/// How a run ended without a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitKind {
+    /// Drained.
+    Done,
+    /// A second signal stopped it at once.
+    Stopped,
+}
+
+/// What the command line adds to a configuration.
+pub struct ServeOptions {
+    pub dev: bool,
+    /// Called once, when clients and operators can connect, with the addresses in use.
+    pub on_ready: Box<dyn FnOnce(Ready) + Send>,
+    /// Reads all sources again (SIGHUP). The log level is in force on return; `Config::changes` tells the rest.
+    pub reload: Box<dyn Fn() -> Result<Config, ConfigErrors> + Send>,
+}
+
+/// Addresses in use.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    pub client: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerFault {
+pub enum ServeError {
     #[error(transparent)]
     Listen(#[from] ListenFault),
     #[error(transparent)]
     Shard(#[from] ShardFault),
     #[error("{what}: {source}")]
     System { what: &'static str, source: std::io::Error },
+    #[error("serve is not part of this build")]
+    Absent,
 }
 
-/// How a server ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Asked to, and drained: exit code 0.
-    Done,
-    /// A second signal cut the drain short: exit code 130.
-    Interrupted,
+/// Runs a server until it is told to stop.
+pub fn serve(_config: Config, _options: ServeOptions) -> Result<ExitKind, ServeError> {
+    Err(ServeError::Absent)
 }

@@ -11,7 +11,7 @@ use super::frame::SharedFrame;
 use super::id::{ConversationId, DeviceId, GroupId, RequestId, Seq, SessionAddress, SessionId, SessionKey, ShardId, UserId};
 use super::outcome::{CloseCode, Fault};
 use super::push::{PresenceEntry, Push};
-use super::record::{RawJson, Role};
+use super::record::{RawJson, Role, SharedMessage};
 use super::storage::UserState;
 use super::time::Millis;
 
@@ -49,6 +49,8 @@ pub enum Body {
         conversation: ConversationId,
         command: Command,
     },
+    /// The same about a message that was looked up.
+    AskAbout { asker: Asker, message: SharedMessage, command: Command },
     /// A session of a member wants this group's messages from now on.
     AttachGroup {
         group: GroupId,
@@ -197,6 +199,8 @@ pub enum Body {
         gather: u64,
         entries: Vec<PresenceEntry>,
     },
+    /// A group's owner names the users a session asked to watch.
+    WatchFor { address: SessionAddress, session: SessionId, users: Vec<UserId> },
     PresenceChanged {
         address: SessionAddress,
         entry: Arc<PresenceEntry>,
