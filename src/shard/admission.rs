@@ -34,20 +34,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// HTTP status.
-    pub fn status(self) -> u16 {
+    /// When to come back, in milliseconds.
+    pub fn retry_after_ms(self) -> u64 {
         match self {
-            Refusal::AddressFull => 429,
-            Refusal::NodeFull | Refusal::TooFast | Refusal::Draining => 503,
-        }
-    }
-
-    /// What `Retry-After` says, in seconds.
-    pub fn retry_after_s(self) -> u32 {
-        match self {
-            Refusal::TooFast => 1,
-            Refusal::Draining => 5,
-            Refusal::NodeFull | Refusal::AddressFull => 30,
+            Refusal::TooFast => 1_000,
+            Refusal::Draining => 5_000,
+            Refusal::NodeFull | Refusal::AddressFull => 30_000,
         }
     }
 

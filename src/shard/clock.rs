@@ -19,6 +19,11 @@ impl Clock {
 
     pub fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now::new(wall.as_millis() as u64, self.origin.elapsed().as_micros() as u64)
+        Now::new(wall.as_millis() as u64, self.mono_us())
+    }
+
+    /// The monotonic time alone, in microseconds.
+    pub fn mono_us(&self) -> u64 {
+        self.origin.elapsed().as_micros() as u64
     }
 }

@@ -17,8 +17,8 @@ pub(super) struct Connection {
     /// When the frame or fragmented message that is incomplete now began, in monotonic milliseconds (wrapping); 0 = none is.
     pub partial_since: u32,
     pub flags: Flags,
-    /// Where the directory of live sessions has it.
-    pub directory: Option<usize>,
+    /// When it was accepted, in monotonic milliseconds (wrapping).
+    pub since: u32,
 }
 
 /// Where a connection is in its life.
@@ -84,7 +84,7 @@ pub(super) struct Connections {
 
 impl Connections {
     /// Takes a free slot for a connection that starts its handshake.
-    pub fn enter(&mut self, remote: IpAddr) -> SessionKey {
+    pub fn enter(&mut self, remote: IpAddr, since: u32) -> SessionKey {
         let slot = self.free.pop().unwrap_or_else(|| {
             let slot = u32::try_from(self.slots.len()).expect("connections are limited far below this");
             self.slots.push(Connection::free(1));
@@ -93,6 +93,7 @@ impl Connections {
         let connection = &mut self.slots[slot as usize];
         connection.phase = Phase::Handshake(None);
         connection.remote = remote;
+        connection.since = since;
         SessionKey { slot, generation: connection.generation }
     }
 
@@ -123,14 +124,9 @@ impl Connections {
         SessionKey { slot, generation: self.slots[slot as usize].generation }
     }
 
-    /// Slots that are taken.
-    pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
-    /// The slots that are taken, for the end of a shard.
-    pub fn taken(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.slots.len() as u32).filter(|slot| !matches!(self.slots[*slot as usize].phase, Phase::Free))
+    /// Slots there are, taken or free.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
     }
 }
 
@@ -138,7 +134,7 @@ impl Connection {
     fn free(generation: u32) -> Connection {
         let remote = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
         let flags = Flags::default();
-        Connection { phase: Phase::Free, remote, generation, partial_since: 0, flags, directory: None }
+        Connection { phase: Phase::Free, remote, generation, partial_since: 0, flags, since: 0 }
     }
 }
 
@@ -152,18 +148,17 @@ mod tests {
     fn a_key_dies_with_its_connection() {
         let mut connections = Connections::default();
         let remote = IpAddr::from([127, 0, 0, 1]);
-        let first = connections.enter(remote);
-        let second = connections.enter(remote);
+        let first = connections.enter(remote, 0);
+        let second = connections.enter(remote, 0);
         assert_ne!(first.slot, second.slot);
         connections.leave(first.slot);
         assert!(connections.of(first).is_none());
-        let third = connections.enter(remote);
+        let third = connections.enter(remote, 0);
         assert_eq!(third.slot, first.slot);
         assert_ne!(third.generation, first.generation);
         assert!(connections.of(first).is_none());
         assert!(connections.of(third).is_some());
-        assert_eq!(connections.len(), 2);
-        assert_eq!(connections.taken().count(), 2);
+        assert_eq!(connections.slots(), 2);
     }
 
     #[test]

@@ -10,8 +10,10 @@ use smallvec::SmallVec;
 
 use crate::engine::event::Opened;
 use crate::engine::{Effects, Event, Shard};
+use crate::metrics::ShardMetrics;
 use crate::types::{CloseCode, Frame, Now, SessionKey};
 use crate::wire::frame::{Feed, FrameLimits, Item, Reader};
+use crate::wire::json;
 
 use super::admission::Refusal;
 use super::connection::{Connections, Flags, Phase};
@@ -37,8 +39,10 @@ pub(super) struct Core {
     pub broken: Vec<SessionKey>,
     /// Events taken in.
     pub events: u64,
-    /// Panics survived.
-    pub panics: u64,
+    pub scratch: json::Scratch,
+    pub metrics: Box<ShardMetrics>,
+    /// Open connections that their peers dropped without a close frame.
+    pub peers_lost: u64,
 }
 
 /// An HTTP response.
@@ -62,13 +66,23 @@ impl Core {
 
     /// Answers a connection that may not stay.
     pub fn refuse(&mut self, key: SessionKey, refusal: Refusal) {
+        self.metrics.connections_refused += 1;
         self.connections.at(key.slot).phase = Phase::Leaving;
         let frame = Frame::own(&self.greeter.refusal(refusal));
         self.answers.push(Answer { key, frame, last: true });
     }
 
+    /// The socket of an open connection is gone, or of no use any more.
+    pub fn gone(&mut self, key: SessionKey) {
+        let lasted_ms = stamp(self.now.mono_ms()).wrapping_sub(self.connections.at(key.slot).since);
+        self.metrics.connections = self.metrics.connections.saturating_sub(1);
+        self.metrics.connection_seconds.record_us(u64::from(lasted_ms) * 1_000);
+        self.step(Event::Gone { key });
+    }
+
     /// Takes in bytes of a connection, whatever phase it is in.
     pub fn receive(&mut self, slot: u32, bytes: &mut [u8]) {
+        self.metrics.bytes_received += bytes.len() as u64;
         match &mut self.connections.at(slot).phase {
             Phase::Open(_) => self.read_frames(slot, bytes),
             Phase::Handshake(_) => self.greet(slot, bytes),
@@ -133,7 +147,10 @@ impl Core {
                 self.step(Event::Raw { key, text, payload: payload.to_vec() });
             }
             Item::Message { text: true, payload } => {
-                let event = decode(key, payload);
+                let event = match json::decode(payload, &mut self.scratch) {
+                    Ok(request) => Event::Request { key, request, bytes: payload.len() as u32 },
+                    Err(refused) => Event::Refused { key, request: refused.request, fault: refused.fault },
+                };
                 self.step(event);
             }
             Item::Message { text: false, .. } => {
@@ -170,17 +187,15 @@ impl Core {
 
     fn greet(&mut self, slot: u32, bytes: &mut [u8]) {
         let key = self.connections.key(slot);
-        let connection = self.connections.at(slot);
-        let remote = connection.remote;
-        let Phase::Handshake(gathered) = &mut connection.phase else { return };
+        let Phase::Handshake(gathered) = &mut self.connections.at(slot).phase else { return };
         let Some(mut gathered) = gathered.take() else {
             // Nearly always the whole request is in one piece, and nothing needs to be copied.
-            let verdict = self.greeter.judge(bytes, remote, self.now);
+            let verdict = self.greeter.judge(bytes, self.now);
             return self.conclude(key, verdict, bytes, None);
         };
         // Of what comes with the request no more is kept than one buffer's worth.
         gathered.extend_from_slice(bytes);
-        let verdict = self.greeter.judge(&gathered, remote, self.now);
+        let verdict = self.greeter.judge(&gathered, self.now);
         let mut all = std::mem::take(&mut *gathered);
         self.conclude(key, verdict, &mut all, Some(gathered));
     }
@@ -192,16 +207,17 @@ impl Core {
                 kept.extend_from_slice(bytes);
                 self.connections.at(key.slot).phase = Phase::Handshake(Some(kept));
             }
-            Verdict::Answer { response } => {
+            Verdict::Answer { response, refused } => {
+                self.metrics.connections_refused += u64::from(refused);
                 self.connections.at(key.slot).phase = Phase::Leaving;
                 self.answers.push(Answer { key, frame: Frame::own(&response), last: true });
             }
             Verdict::Upgrade(upgrade) => {
                 self.connections.at(key.slot).phase = Phase::Open(Reader::new());
                 self.answers.push(Answer { key, frame: Frame::own(&upgrade.response), last: false });
+                self.metrics.opened();
                 let remote = self.connections.at(key.slot).remote;
-                let opened =
-                    Opened { key, remote, identity: upgrade.identity, wishes: upgrade.wishes, echo: self.echo };
+                let opened = Opened { key, remote, identity: upgrade.identity, wishes: upgrade.wishes, echo: self.echo };
                 self.step(Event::Opened(Box::new(opened)));
                 if upgrade.used < bytes.len() {
                     self.read_frames(key.slot, &mut bytes[upgrade.used..]);
@@ -218,7 +234,7 @@ impl Core {
 
     #[cold]
     fn survive(&mut self, key: Option<SessionKey>, cause: Box<dyn Any + Send>) {
-        self.panics += 1;
+        self.metrics.faults_caught += 1;
         let cause = cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
         tracing::error!(cause = cause.unwrap_or("unknown"), ?key, "a handler panicked; its connection is closed");
         let Some(key) = key else { return };
@@ -247,12 +263,8 @@ fn subject(event: &Event) -> Option<SessionKey> {
     }
 }
 
-fn decode(key: SessionKey, _payload: &mut [u8]) -> Event {
-    Event::Pong { key }
-}
-
 /// Monotonic milliseconds as kept in a connection: never 0, wrapping after 49 days.
-fn stamp(now_ms: u64) -> u32 {
+pub(super) fn stamp(now_ms: u64) -> u32 {
     (now_ms as u32).max(1)
 }
 

@@ -16,18 +16,24 @@ mod listener;
 pub mod ring;
 mod start;
 mod turn;
+mod upkeep;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::auth::Verifier;
 use crate::engine::Settings;
+use crate::mesh::directory::Directory;
 use crate::mesh::{Inbox, Port, Waker};
+use crate::store::StoreClient;
 use crate::types::envelope::Envelope;
 use crate::types::{Encode, ShardId};
 use crate::wire::frame::FrameLimits;
+use crate::wire::upgrade::UpgradeRules;
 
 pub use admission::{Admission, Caps, Refusal};
 pub use clock::Clock;
+pub use handshake::Frontpage;
 pub use listener::{ListenFault, listen};
 pub use ring::RingSettings;
 pub use start::{ShardFault, Shards, cores, start};
@@ -47,7 +53,13 @@ pub struct Parts {
     pub waker: Waker,
     /// What other threads ask.
     pub inbox: Inbox<Order>,
+    /// None where nothing is kept (echo).
+    pub store: Option<StoreClient>,
     pub listeners: Vec<OwnedFd>,
+    pub verifier: Arc<Verifier>,
+    pub rules: Arc<UpgradeRules>,
+    pub frontpage: Arc<Frontpage>,
+    pub directory: Arc<Directory>,
     pub admission: Arc<Admission>,
     pub clock: Clock,
     pub driver: DriverSettings,

@@ -3,9 +3,11 @@
 //! Never runs a turn on the caller's thread. [`Shards`] lives with whoever started the server.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,8 +15,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::engine::{Effects, Shard};
+use crate::metrics::ShardMetrics;
 use crate::types::ShardId;
+use crate::wire::json;
 
+use super::Parts;
 use super::admission::ConnectRate;
 use super::connection::Connections;
 use super::core::{ASSEMBLY_LOOK_MS, Core};
@@ -22,7 +27,7 @@ use super::deadlines::Deadlines;
 use super::handshake::Greeter;
 use super::ring::Ring;
 use super::turn::{Driver, LEAVE_MS_MAX};
-use super::{Clock, Parts};
+use super::upkeep::{self, Survey};
 
 /// Why a shard could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +40,8 @@ pub enum ShardFault {
     Ring(io::Error),
     #[error("the io_uring failed: {0}")]
     Enter(io::Error),
+    #[error("the store's threads have ended")]
+    StoreLost,
     #[error("the shard's thread panicked: {0}")]
     Panic(String),
     #[error("another shard could not start")]
@@ -161,14 +168,19 @@ fn live(parts: Parts, ready: &Sender<(ShardId, OwnedFd)>, go: &Receiver<Vec<Owne
     })
 }
 
-async fn drive(mut driver: Driver) -> Result<(), ShardFault> {
+async fn drive(driver: Driver) -> Result<(), ShardFault> {
+    let driver = Rc::new(RefCell::new(driver));
+    upkeep::start(driver.clone());
     let mut since_yield = 0;
     loop {
-        driver.turn();
-        if driver.stopped {
-            return Ok(());
-        }
-        let rested = driver.rest().map_err(ShardFault::Enter)?;
+        let rested = {
+            let mut driver = driver.borrow_mut();
+            driver.turn();
+            if driver.stopped {
+                return if driver.store_lost { Err(ShardFault::StoreLost) } else { Ok(()) };
+            }
+            driver.rest().map_err(ShardFault::Enter)?
+        };
         since_yield += if rested { TURNS_PER_YIELD / 4 } else { 1 };
         if since_yield >= TURNS_PER_YIELD {
             since_yield = 0;
@@ -183,20 +195,22 @@ fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Resul
     for listener in parts.listeners {
         ring.listen(listener);
     }
-    let engine = Shard::new(parts.id, parts.shards, parts.engine, parts.encoder, parts.seed);
+    let engine = Shard::new(parts.id, parts.shards, parts.engine, parts.encoder, parts.verifier.clone(), parts.seed);
     let core = Core {
         engine,
         effects: Effects::default(),
         connections: Connections::default(),
         now: parts.clock.now(),
-        greeter: Greeter::default(),
+        greeter: Greeter { rules: parts.rules, verifier: parts.verifier, frontpage: parts.frontpage.clone() },
         limits: parts.driver.frames,
         echo: parts.driver.echo,
         watched: Deadlines::new(ASSEMBLY_LOOK_MS),
         answers: Vec::new(),
         broken: Vec::new(),
         events: 0,
-        panics: 0,
+        scratch: json::Scratch::new(),
+        metrics: Box::new(ShardMetrics::new(usize::from(parts.shards))),
+        peers_lost: 0,
     };
     Ok(Driver {
         ring,
@@ -204,6 +218,9 @@ fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Resul
         clock: parts.clock,
         port: parts.port,
         inbox: parts.inbox,
+        store: parts.store,
+        directory: parts.directory,
+        registry: parts.frontpage.registry.clone(),
         rate: ConnectRate::new(parts.admission.caps().connects_per_second, parts.shards),
         admission: parts.admission,
         handshakes: Deadlines::new(parts.driver.handshake_timeout_ms),
@@ -216,7 +233,8 @@ fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Resul
         scratch: Vec::new(),
         draining: false,
         stopped: false,
-        turns: 0,
+        store_lost: false,
+        survey: Survey::default(),
     })
 }
 

@@ -12,17 +12,23 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::engine::Event;
+use crate::engine::effects::DirectoryChange;
+use crate::mesh::directory::{Directory, Entry};
 use crate::mesh::{Inbox, Port};
+use crate::metrics::Registry;
+use crate::store::StoreClient;
 use crate::types::envelope::Envelope;
-use crate::types::{Frame, SessionKey};
+use crate::types::storage::StoreRequest;
+use crate::types::{CloseCode, Frame, Millis, SessionKey};
 
 use super::Order;
 use super::admission::{Admission, ConnectRate, Refusal};
 use super::clock::Clock;
 use super::connection::{Flags, Phase};
-use super::core::Core;
+use super::core::{Core, stamp};
 use super::deadlines::Deadlines;
 use super::ring::{Completion, ReceiveEnd, Ring};
+use super::upkeep::Survey;
 
 /// A shard's driver: everything it owns.
 pub(super) struct Driver {
@@ -31,6 +37,10 @@ pub(super) struct Driver {
     pub clock: Clock,
     pub port: Port<Envelope>,
     pub inbox: Inbox<Order>,
+    /// None: nothing is kept (echo).
+    pub store: Option<StoreClient>,
+    pub directory: Arc<Directory>,
+    pub registry: Arc<Registry>,
     pub admission: Arc<Admission>,
     pub rate: ConnectRate,
     pub handshakes: Deadlines,
@@ -47,19 +57,21 @@ pub(super) struct Driver {
     pub scratch: Vec<Frame>,
     pub draining: bool,
     pub stopped: bool,
-    /// Turns since the start.
-    pub turns: u64,
+    /// The store's threads have ended.
+    pub store_lost: bool,
+    pub survey: Survey,
 }
 
 impl Driver {
     /// One turn without its rest.
     pub fn turn(&mut self) {
         self.core.now = self.clock.now();
-        self.turns += 1;
         self.collect();
         self.pass_time();
         self.apply();
         self.flush();
+        let took_us = self.clock.mono_us() - self.core.now.mono_us;
+        self.core.metrics.turn_seconds.record_us(took_us);
     }
 
     /// Waits for something to do, at most until the next deadline; one system call. Returns true when it may have slept.
@@ -69,7 +81,7 @@ impl Driver {
             self.ring.enter(Some(park))?;
             return Ok(false);
         }
-        let may_sleep = self.port.park(|| self.inbox.is_empty());
+        let may_sleep = self.port.park(|| self.inbox.is_empty() && self.store.as_ref().is_none_or(StoreClient::is_idle));
         let entered = self.ring.enter(Some(if may_sleep { park } else { Duration::ZERO }));
         self.port.unpark();
         entered.map(|()| may_sleep)
@@ -91,6 +103,9 @@ impl Driver {
         }
         let core = &mut self.core;
         self.port.drain(MESH_PER_TURN_MAX, &mut |from, envelope| core.step(Event::Mesh { from, envelope }));
+        if let Some(store) = &mut self.store {
+            store.drain(REPLIES_PER_TURN_MAX, &mut |reply| core.step(Event::Store(reply)));
+        }
         let mut orders = Vec::new();
         self.inbox.drain(ORDERS_PER_TURN_MAX, &mut |order| orders.push(order));
         for order in orders {
@@ -128,7 +143,7 @@ impl Driver {
             }
             Completion::Sent { slot, bytes } => self.sent(slot, bytes),
             Completion::ReceiveEnded { slot, end } => self.receive_ended(slot, end),
-            Completion::SendFailed { slot, .. } => self.end(slot),
+            Completion::SendFailed { slot, .. } => self.lost(slot),
             Completion::Closed { slot } => self.closed(slot),
             Completion::Accepted { listener, result, ended } => self.accepted(listener, result, ended),
             Completion::Rung => {}
@@ -148,9 +163,7 @@ impl Driver {
                 self.rearm.push(self.core.connections.key(slot));
             }
             ReceiveEnd::Paused => {}
-            ReceiveEnd::Closed | ReceiveEnd::Failed(_) => {
-                self.end(slot);
-            }
+            ReceiveEnd::Closed | ReceiveEnd::Failed(_) => self.lost(slot),
         }
     }
 
@@ -176,9 +189,19 @@ impl Driver {
                 _ => {}
             }
         } else if matches!(connection.phase, Phase::Open(_)) {
+            self.core.metrics.bytes_sent += u64::from(bytes);
             self.core.step(Event::Sent { key, bytes });
         }
         self.leave_if_done(key);
+    }
+
+    /// The peer has closed or reset the socket.
+    fn lost(&mut self, slot: u32) {
+        let connection = self.core.connections.at(slot);
+        if matches!(connection.phase, Phase::Open(_)) && !connection.flags.has(Flags::SHUT) {
+            self.core.peers_lost += 1;
+        }
+        self.end(slot);
     }
 
     /// Ends a connection at once.
@@ -189,7 +212,7 @@ impl Driver {
         connection.phase = Phase::Closing;
         connection.partial_since = 0;
         if was_open {
-            self.core.step(Event::Gone { key });
+            self.core.gone(key);
         }
         self.drop_held(slot);
         self.ring.close(slot);
@@ -239,7 +262,7 @@ impl Driver {
         if admitted.is_err() && self.refusing >= REFUSING_MAX {
             return;
         }
-        let key = self.core.connections.enter(remote);
+        let key = self.core.connections.enter(remote, stamp(now_ms));
         self.ring.open(key.slot, socket);
         match admitted {
             Ok(()) => {
@@ -264,20 +287,19 @@ impl Driver {
         }
         while let Some(key) = self.handshakes.pop(now_ms) {
             if self.core.connections.of(key).is_some_and(|connection| matches!(connection.phase, Phase::Handshake(_))) {
+                self.core.metrics.connections_refused += 1;
                 self.end(key.slot);
             }
         }
         let connections = &mut self.core.connections;
-        self.handshakes.trim(|key| {
-            connections.of(key).is_none_or(|connection| !matches!(connection.phase, Phase::Handshake(_)))
-        });
+        self.handshakes.trim(|key| connections.of(key).is_none_or(|connection| !matches!(connection.phase, Phase::Handshake(_))));
         while let Some(key) = self.leaving.pop(now_ms) {
             if self.core.connections.of(key).is_some_and(|connection| !matches!(connection.phase, Phase::Closing)) {
                 self.end(key.slot);
             }
         }
         while let Some(key) = self.core.overdue() {
-            self.core.violate(key, crate::types::CloseCode::Protocol, "a message was not completed in time");
+            self.core.violate(key, CloseCode::Protocol, "a message was not completed in time");
         }
         if self.accept_again_ms != 0 && self.accept_again_ms <= now_ms {
             self.accept_again_ms = 0;
@@ -290,13 +312,58 @@ impl Driver {
     /// Does what the engine wants from others than the sockets.
     fn apply(&mut self) {
         for (target, envelope) in self.core.effects.forward.drain(..) {
+            self.core.metrics.mesh_to[target.index()] += 1;
             self.port.push(target, envelope);
         }
-        self.core.effects.store.clear();
-        self.core.effects.directory.clear();
-        let to_ring = self.port.flush();
-        for target in to_ring {
+        for target in self.port.flush() {
             self.ring.ring(target.index());
+        }
+        if !self.core.effects.store.is_empty() {
+            self.ask_store();
+        }
+        let mut changes = std::mem::take(&mut self.core.effects.directory);
+        for change in changes.drain(..) {
+            self.change_directory(change);
+        }
+        self.core.effects.directory = changes;
+    }
+
+    /// Sends the turn's requests to the store; those it has no room for are refused at once.
+    fn ask_store(&mut self) {
+        let mut requests = std::mem::take(&mut self.core.effects.store);
+        let retry_after_ms = match self.store.as_mut().map(|store| store.submit(&mut requests)) {
+            Some(Ok(())) => {
+                self.core.effects.store = requests;
+                return;
+            }
+            Some(Err(refused)) => refused.retry_after_ms,
+            // An echo server asks for nothing; if it did, it would be told to wait for ever.
+            None => u64::from(u32::MAX),
+        };
+        for StoreRequest { ticket, .. } in requests {
+            self.core.step(Event::StoreRefused { ticket, retry_after_ms });
+        }
+    }
+
+    fn change_directory(&mut self, change: DirectoryChange) {
+        let shard = self.port.shard();
+        match change {
+            DirectoryChange::Enter { key, session, user, device, remote, since_ms } => {
+                let entry = Entry { user, device, shard, key, session, since: Millis(since_ms), remote };
+                // A full directory hides a session from operators; the session itself is as good as any.
+                let _ = self.directory.enter(entry);
+                self.prove(key);
+            }
+            DirectoryChange::Leave { key } => {
+                self.directory.leave_session(shard, key);
+            }
+        }
+    }
+
+    /// A connection no longer counts among those without a session.
+    fn prove(&mut self, key: SessionKey) {
+        if self.core.connections.of(key).is_some_and(|connection| connection.flags.take(Flags::UNPROVEN)) {
+            self.admission.prove();
         }
     }
 
@@ -396,7 +463,7 @@ impl Driver {
             return;
         }
         self.core.connections.at(key.slot).phase = Phase::Leaving;
-        self.core.step(Event::Gone { key });
+        self.core.gone(key);
         self.ring.shut_write(key.slot);
         self.ring.receive(key.slot);
     }
@@ -412,8 +479,13 @@ impl Driver {
             return Duration::ZERO;
         }
         let accept_again = (self.accept_again_ms != 0).then_some(self.accept_again_ms);
-        let deadlines =
-            [self.core.engine.next_deadline_ms(), self.handshakes.next_ms(), self.leaving.next_ms(), self.core.watched.next_ms(), accept_again];
+        let deadlines = [
+            self.core.engine.next_deadline_ms(),
+            self.handshakes.next_ms(),
+            self.leaving.next_ms(),
+            self.core.watched.next_ms(),
+            accept_again,
+        ];
         let next_us = deadlines.into_iter().flatten().min().map_or(u64::MAX, |next_ms| next_ms.saturating_mul(1000));
         let wait_us = next_us.saturating_sub(self.core.now.mono_us).min(PARK_US_MAX);
         Duration::from_micros(wait_us)
@@ -428,6 +500,7 @@ fn ip_of(peer: rustix::net::SocketAddrAny) -> Option<IpAddr> {
 /// Events of one turn after which effects are applied, so that what a turn piles up stays small.
 const EVENTS_PER_TURN_MAX: u64 = 2_048;
 const MESH_PER_TURN_MAX: usize = 4_096;
+const REPLIES_PER_TURN_MAX: usize = 4_096;
 const ORDERS_PER_TURN_MAX: usize = 256;
 /// Frames and bytes of one flight.
 const FLIGHT_FRAMES_MAX: usize = 64;
