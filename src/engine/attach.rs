@@ -14,8 +14,8 @@ use crate::types::push::{AuthSuccess, ClientLimits, Push};
 use crate::types::record::{Delivery, UserConversation};
 use crate::types::storage::{Answer, Operation, Read, StoreFault, UserState, Write};
 use crate::types::{
-    CloseCode, ConversationId, ConversationKind, DeviceId, ErrorName, GroupId, Millis, RequestId, Seq, SessionAddress,
-    SessionKey, ShardId, UserId,
+    CloseCode, ConversationId, ConversationKind, DeviceId, GroupId, Millis, RequestId, Seq, SessionAddress, SessionKey, ShardId,
+    UserId,
 };
 
 use super::conversations::{State, Waiting};
@@ -69,7 +69,6 @@ impl Shard {
             user: identity.user.clone(),
             device,
             acks: wishes.acks,
-            presence: wishes.presence,
             expires_at: identity.expires_at,
             expiry_told: false,
         });
@@ -164,19 +163,11 @@ impl Shard {
             })
             .collect();
         let write = Write::Device { user: user.clone(), device: device.clone(), at: turn.now.wall, deliveries };
-        let pending = Pending::Device { user: user.clone(), device: device.clone() };
-        self.store(Operation::Write(write), pending, turn);
+        self.store(Operation::Write(write), Pending::Device, turn);
     }
 
     /// Puts a cursor where the device stands in one conversation.
-    fn take_place(
-        &mut self,
-        key: SessionKey,
-        row: &UserConversation,
-        head: Seq,
-        device_known: bool,
-        turn: &mut Turn<'_>,
-    ) {
+    fn take_place(&mut self, key: SessionKey, row: &UserConversation, head: Seq, device_known: bool, turn: &mut Turn<'_>) {
         let from = if device_known { row.delivered_device.unwrap_or(row.start_seq) } else { row.delivered_any };
         let from = from.max(row.start_seq);
         if let ConversationKind::Group(group) = row.conversation.kind() {
@@ -298,9 +289,9 @@ impl Shard {
         .map(|session| session.key)
         .collect();
         for key in keys {
-            let again = self.session(key).is_some_and(|session| {
-                session.cursor_of(&conversation).is_some_and(|index| session.cursor(index).reattach)
-            });
+            let again = self
+                .session(key)
+                .is_some_and(|session| session.cursor_of(&conversation).is_some_and(|index| session.cursor(index).reattach));
             self.drop_cursor(key, &conversation, turn);
             self.detach_from(&conversation, group.clone(), user.clone(), true, turn);
             if again {
@@ -309,14 +300,7 @@ impl Shard {
         }
     }
 
-    fn detach_from(
-        &mut self,
-        conversation: &ConversationId,
-        group: GroupId,
-        user: UserId,
-        removed: bool,
-        turn: &mut Turn<'_>,
-    ) {
+    fn detach_from(&mut self, conversation: &ConversationId, group: GroupId, user: UserId, removed: bool, turn: &mut Turn<'_>) {
         let owner = self.owner_of(conversation);
         self.route_anew(owner, Body::DetachGroup { group, user, shard: self.id, removed }, turn);
     }
@@ -410,11 +394,7 @@ impl Shard {
         let user = self.users.online.entry(asker.user.clone()).or_default();
         let first = user.sessions.is_empty();
         let known_device = user.sessions.iter().any(|attached| attached.device == asker.device);
-        user.sessions.push(Attached {
-            address: asker.address,
-            session: asker.session,
-            device: asker.device.clone(),
-        });
+        user.sessions.push(Attached { address: asker.address, device: asker.device.clone() });
         self.counters.online_users += u64::from(first);
         if first || !known_device {
             self.presence_of(&asker.user, None, turn);
@@ -463,13 +443,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn user_loaded(
-        &mut self,
-        asker: Asker,
-        _wishes: Wishes,
-        result: Result<Answer, StoreFault>,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn user_loaded(&mut self, asker: Asker, _wishes: Wishes, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {
         let sessions = self.users.online.get(&asker.user).map_or(1, |user| user.sessions.len() as u32);
         let body = match result {
             Ok(Answer::User(state)) => Body::Attached { address: asker.address, state, sessions },
@@ -591,8 +565,3 @@ pub(super) fn expiry_deadline(expires_at: Option<Millis>, turn: &Turn<'_>) -> u6
 
 /// Sessions that may watch one user.
 const WATCHERS_MAX: usize = 10_000;
-
-/// `error` of a request for a group, as members and strangers are answered.
-pub(super) fn group_fault(exists_and_open: bool) -> ErrorName {
-    if exists_and_open { ErrorName::NotAMember } else { ErrorName::NoSuchGroup }
-}

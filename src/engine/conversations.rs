@@ -103,14 +103,7 @@ impl Conversations {
 
 impl Conversation {
     pub fn loading() -> Conversation {
-        Conversation {
-            state: State::Loading,
-            head: Seq::NONE,
-            appends: 0,
-            waiting: VecDeque::new(),
-            group: None,
-            used: true,
-        }
+        Conversation { state: State::Loading, head: Seq::NONE, appends: 0, waiting: VecDeque::new(), group: None, used: true }
     }
 
     /// What the next append tells the store of the log's end.

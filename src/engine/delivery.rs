@@ -5,13 +5,12 @@
 
 use smallvec::SmallVec;
 
-use crate::types::envelope::{Body, EphemeralLane, SessionList};
+use crate::types::envelope::{Body, EphemeralLane, Parcel, SessionList, Whisper};
 use crate::types::push::Push;
 use crate::types::record::SharedMessage;
-use crate::types::{
-    ConversationId, ConversationKind, Frame, GroupId, Seq, SessionId, SessionKey, ShardId, SharedFrame, UserId,
-};
+use crate::types::{ConversationId, ConversationKind, Frame, GroupId, Seq, SessionId, SessionKey, ShardId, UserId};
 
+use super::Counters;
 use super::cursor::{Cursor, CursorState};
 use super::outbox::{Lane, LogMark};
 use super::room::Walk;
@@ -23,50 +22,29 @@ impl Shard {
     /// A message is in the log: everyone entitled hears of it.
     pub(super) fn deliver(&mut self, message: &SharedMessage, received_us: u64, turn: &mut Turn<'_>) {
         let frame = self.encoder.shared(&Push::Message { message: message.clone(), redelivered: false });
-        let (seq, origin) = (message.seq, message.origin);
-        match message.conversation.kind() {
+        let parcel = Parcel { seq: message.seq, origin: message.origin, frame, received_us };
+        let conversation = &message.conversation;
+        match conversation.kind() {
             ConversationKind::Group(group) => {
-                let shards: SmallVec<[ShardId; 16]> = self
-                    .conversations
-                    .table
-                    .get(&message.conversation)
-                    .and_then(|entry| entry.group.as_ref())
-                    .map(|owned| owned.shards_online().collect())
-                    .unwrap_or_default();
+                let owned = self.conversations.table.get(conversation).and_then(|entry| entry.group.as_ref());
+                let shards: SmallVec<[ShardId; 16]> = owned.map(|owned| owned.shards_online().collect()).unwrap_or_default();
                 for shard in shards {
-                    let body =
-                        Body::DeliverGroup { group: group.clone(), seq, origin, frame: frame.clone(), received_us };
-                    self.route(shard, body, turn);
+                    self.route(shard, Body::DeliverGroup { group: group.clone(), parcel: parcel.clone() }, turn);
                 }
             }
             ConversationKind::Private(one, other) => {
                 if one != other {
-                    self.deliver_to_owner(other, message, frame.clone(), received_us, turn);
+                    self.deliver_to_owner(other, conversation, parcel.clone(), turn);
                 }
-                self.deliver_to_owner(one, message, frame, received_us, turn);
+                self.deliver_to_owner(one, conversation, parcel, turn);
             }
-            ConversationKind::System(user) => self.deliver_to_owner(user, message, frame, received_us, turn),
+            ConversationKind::System(user) => self.deliver_to_owner(user, conversation, parcel, turn),
         }
     }
 
-    fn deliver_to_owner(
-        &mut self,
-        user: UserId,
-        message: &SharedMessage,
-        frame: SharedFrame,
-        received_us: u64,
-        turn: &mut Turn<'_>,
-    ) {
+    fn deliver_to_owner(&mut self, user: UserId, conversation: &ConversationId, parcel: Parcel, turn: &mut Turn<'_>) {
         let owner = self.owner_of_user(&user);
-        let body = Body::DeliverUser {
-            user,
-            conversation: message.conversation.clone(),
-            seq: message.seq,
-            origin: message.origin,
-            frame,
-            received_us,
-        };
-        self.route(owner, body, turn);
+        self.route(owner, Body::DeliverUser { user, conversation: conversation.clone(), parcel }, turn);
     }
 
     /// Where a user's sessions are.
@@ -82,40 +60,16 @@ impl Shard {
         shards
     }
 
-    pub(super) fn deliver_user(
-        &mut self,
-        user: &UserId,
-        conversation: ConversationId,
-        seq: Seq,
-        origin: SessionId,
-        frame: SharedFrame,
-        received_us: u64,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn deliver_user(&mut self, user: &UserId, conversation: ConversationId, parcel: Parcel, turn: &mut Turn<'_>) {
         for (shard, sessions) in self.sessions_by_shard(user) {
-            let body = Body::DeliverSessions {
-                sessions,
-                conversation: conversation.clone(),
-                seq,
-                origin,
-                frame: frame.clone(),
-                received_us,
-            };
-            self.route(shard, body, turn);
+            let (conversation, parcel) = (conversation.clone(), parcel.clone());
+            self.route(shard, Body::DeliverSessions { sessions, conversation, parcel }, turn);
         }
     }
 
-    pub(super) fn ephemeral_user(
-        &mut self,
-        user: &UserId,
-        except: SessionId,
-        lane: EphemeralLane,
-        key: u64,
-        frame: SharedFrame,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn ephemeral_user(&mut self, user: &UserId, whisper: Whisper, turn: &mut Turn<'_>) {
         for (shard, sessions) in self.sessions_by_shard(user) {
-            self.route(shard, Body::EphemeralSessions { sessions, except, lane, key, frame: frame.clone() }, turn);
+            self.route(shard, Body::EphemeralSessions { sessions, whisper: whisper.clone() }, turn);
         }
     }
 }
@@ -123,19 +77,12 @@ impl Shard {
 /// Home side.
 impl Shard {
     /// One message for all local members of a group, in slices so that a huge room does not hold up its neighbours.
-    pub(super) fn deliver_group(
-        &mut self,
-        group: &GroupId,
-        seq: Seq,
-        origin: SessionId,
-        frame: SharedFrame,
-        received_us: u64,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn deliver_group(&mut self, group: &GroupId, parcel: Parcel, turn: &mut Turn<'_>) {
         let Some(index) = self.rooms.find(group) else { return };
         let room = self.rooms.get_mut(index).expect("the index knows only rooms that exist");
-        debug_assert!(seq > room.head, "an owner delivers in order");
-        room.head = seq;
+        debug_assert!(parcel.seq > room.head, "an owner delivers in order");
+        room.head = parcel.seq;
+        let Parcel { seq, origin, frame, received_us } = parcel;
         room.backlog.push_back(Walk { seq, origin, frame: Frame::shared(frame), received_us });
         if room.backlog.len() == 1 {
             room.position = 0;
@@ -169,29 +116,12 @@ impl Shard {
                 let end = room.members.len().min(room.position.saturating_add(budget));
                 let members = &room.members[room.position.min(end)..end];
                 budget -= members.len().min(budget);
+                let offer =
+                    Offer { seq: walk.seq, origin: walk.origin, frame: &walk.frame, system: false, bytes_max, ack_timeout_ms };
                 for member in members {
                     let Some(session) = self.sessions[member.slot as usize].as_deref_mut() else { continue };
-                    let offer = Offer {
-                        seq: walk.seq,
-                        origin: walk.origin,
-                        frame: &walk.frame,
-                        system: false,
-                        bytes_max,
-                        ack_timeout_ms,
-                    };
-                    match offer.to(session, member.cursor, turn) {
-                        Offered::Pushed => {
-                            self.counters.delivered += 1;
-                            if session.timers.ack < session.timers.armed {
-                                follow_up.push(session.key);
-                            }
-                        }
-                        Offered::Own | Offered::Stale => {}
-                        Offered::Lagging => follow_up.push(session.key),
-                        Offered::FellBehind { first } => {
-                            self.counters.lagging += u64::from(first);
-                            follow_up.push(session.key);
-                        }
+                    if offer.to(session, member.cursor, &mut self.counters, turn) {
+                        follow_up.push(session.key);
                     }
                 }
                 room.position = end;
@@ -239,25 +169,27 @@ impl Shard {
         &mut self,
         sessions: &SessionList,
         conversation: ConversationId,
-        seq: Seq,
-        origin: SessionId,
-        frame: SharedFrame,
-        received_us: u64,
+        parcel: Parcel,
         turn: &mut Turn<'_>,
     ) {
-        let frame = Frame::shared(frame);
+        let frame = Frame::shared(parcel.frame);
         let offer = Offer {
-            seq,
-            origin,
+            seq: parcel.seq,
+            origin: parcel.origin,
             frame: &frame,
             system: conversation.is_system(),
             bytes_max: self.settings.outbox_bytes_max,
             ack_timeout_ms: self.settings.ack_timeout_ms,
         };
         for key in sessions {
-            let Some(session) = self.session(*key) else { continue };
+            let Some(session) = self.sessions.get_mut(key.slot as usize).and_then(|slot| slot.as_deref_mut()) else {
+                continue;
+            };
+            if session.key != *key {
+                continue;
+            }
             if let Some(opening) = session.opening.as_mut() {
-                opening.note(&conversation, seq);
+                opening.note(&conversation, parcel.seq);
                 continue;
             }
             if !session.is_ready() {
@@ -268,69 +200,40 @@ impl Shard {
                 // Nothing was missed since the session was attached, so this one is the next.
                 None => {
                     session.forget_settled_cursors();
-                    session.add_cursor(Cursor::new(conversation.clone(), seq.previous(), CursorState::Live))
+                    session.add_cursor(Cursor::new(conversation.clone(), parcel.seq.previous(), CursorState::Live))
                 }
             };
-            match offer.to(session, index, turn) {
-                Offered::Pushed => self.counters.delivered += 1,
-                Offered::Own | Offered::Stale => continue,
-                Offered::Lagging => self.refill(*key, turn),
-                Offered::FellBehind { first } => {
-                    self.counters.lagging += u64::from(first);
-                    self.refill(*key, turn);
-                }
+            if offer.to(session, index, &mut self.counters, turn) {
+                self.refill(*key, turn);
+                self.arm(*key);
             }
-            self.counters.note_delivery(received_us, turn.now.mono_us);
-            self.arm(*key);
         }
+        self.counters.note_delivery(parcel.received_us, turn.now.mono_us);
     }
 
-    pub(super) fn ephemeral_group(
-        &mut self,
-        group: &GroupId,
-        except: SessionId,
-        lane: EphemeralLane,
-        key: u64,
-        frame: SharedFrame,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn ephemeral_group(&mut self, group: &GroupId, whisper: Whisper, turn: &mut Turn<'_>) {
         let Some(room) = self.rooms.find(group).and_then(|index| self.rooms.get_mut(index)) else { return };
-        let frame = Frame::shared(frame);
+        let frame = Frame::shared(whisper.frame.clone());
         for member in &room.members {
             let Some(session) = self.sessions[member.slot as usize].as_deref_mut() else { continue };
-            push_ephemeral(session, except, lane, key, &frame, turn);
+            push_ephemeral(session, &whisper, &frame, turn);
         }
     }
 
-    pub(super) fn ephemeral_sessions(
-        &mut self,
-        sessions: &SessionList,
-        except: SessionId,
-        lane: EphemeralLane,
-        key: u64,
-        frame: SharedFrame,
-        turn: &mut Turn<'_>,
-    ) {
-        let frame = Frame::shared(frame);
+    pub(super) fn ephemeral_sessions(&mut self, sessions: &SessionList, whisper: Whisper, turn: &mut Turn<'_>) {
+        let frame = Frame::shared(whisper.frame.clone());
         for session in sessions {
             let Some(session) = self.ready(*session) else { continue };
-            push_ephemeral(session, except, lane, key, &frame, turn);
+            push_ephemeral(session, &whisper, &frame, turn);
         }
     }
 }
 
-fn push_ephemeral(
-    session: &mut Session,
-    except: SessionId,
-    lane: EphemeralLane,
-    key: u64,
-    frame: &Frame,
-    turn: &mut Turn<'_>,
-) {
-    if session.id == except || !session.is_ready() {
+fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, turn: &mut Turn<'_>) {
+    if session.id == whisper.except || !session.is_ready() {
         return;
     }
-    let lane = match lane {
+    let lane = match whisper.lane {
         EphemeralLane::Receipt => Lane::Reply,
         EphemeralLane::Ephemeral => Lane::Ephemeral,
     };
@@ -338,7 +241,7 @@ fn push_ephemeral(
     if lane == Lane::Reply && session.outbox.lane_bytes(lane) > RECEIPT_BYTES_MAX {
         return;
     }
-    if session.outbox.push_keyed(lane, key, frame.clone()) {
+    if session.outbox.push_keyed(lane, whisper.key, frame.clone()) {
         turn.effects.dirty.push(session.key);
     }
 }
@@ -353,74 +256,56 @@ pub(super) struct Offer<'a> {
     pub ack_timeout_ms: u64,
 }
 
-/// What became of an offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Offered {
-    Pushed,
-    /// Its sender: the ack said it all.
-    Own,
-    /// It has it already.
-    Stale,
-    Lagging,
-    /// It has just begun to lag; `first` = no other cursor of the session did.
-    FellBehind { first: bool },
-}
-
 impl Offer<'_> {
-    /// Pushes to a live cursor that is exactly one behind; any other becomes or stays lagging.
+    /// Pushes to a live cursor that is exactly one behind; any other becomes or stays lagging. Returns true when the session has
+    /// to be looked after: it lags, or a deadline has come nearer.
     #[inline]
-    pub fn to(&self, session: &mut Session, index: u32, turn: &mut Turn<'_>) -> Offered {
+    pub fn to(&self, session: &mut Session, index: u32, counters: &mut Counters, turn: &mut Turn<'_>) -> bool {
         let acks = session.acks();
         let own = self.origin == session.id;
-        let first = session.lagging == 0;
         let cursor = session.cursor(index);
         match cursor.state {
-            CursorState::Free | CursorState::Attaching => return Offered::Stale,
+            CursorState::Free | CursorState::Attaching => return false,
             CursorState::Lagging => {
                 cursor.head = cursor.head.max(self.seq);
-                return Offered::Lagging;
+                return true;
             }
-            CursorState::Live if self.seq <= cursor.sent => return Offered::Stale,
+            CursorState::Live if self.seq <= cursor.sent => return false,
             CursorState::Live => {}
         }
         let sent = cursor.sent;
         if self.seq != sent.next() {
-            session.lag(index, sent, self.seq);
-            return Offered::FellBehind { first };
+            return self.fall_behind(session, index, sent, counters);
         }
         if own {
             cursor.passed(self.seq, acks, false);
-            return Offered::Own;
+            return false;
         }
         if session.outbox.lane_bytes(Lane::Message) + self.frame.len() > self.bytes_max {
+            self.fall_behind(session, index, sent, counters);
             // Its backlog leaves memory; it is read from the log when the socket drains.
-            session.lag(index, sent, self.seq);
             session.shed();
-            return Offered::FellBehind { first };
+            return true;
         }
         session.put(index, self.seq, self.frame.clone(), self.system, self.ack_timeout_ms, turn);
-        Offered::Pushed
+        counters.delivered += 1;
+        session.timers.ack < session.timers.armed
+    }
+
+    fn fall_behind(&self, session: &mut Session, index: u32, sent: Seq, counters: &mut Counters) -> bool {
+        counters.lagging += u64::from(session.lagging == 0);
+        session.lag(index, sent, self.seq);
+        true
     }
 }
 
 impl Session {
     /// Puts a log entry into the outbox and moves its cursor past it.
-    pub(super) fn put(
-        &mut self,
-        index: u32,
-        seq: Seq,
-        frame: Frame,
-        system: bool,
-        ack_timeout_ms: u64,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn put(&mut self, index: u32, seq: Seq, frame: Frame, system: bool, ack_timeout_ms: u64, turn: &mut Turn<'_>) {
         let acks = self.acks();
         let mark = LogMark { cursor: index, seq };
-        let dirty = if system {
-            self.outbox.push_system(frame, mark)
-        } else {
-            self.outbox.push(Lane::Message, frame, Some(mark))
-        };
+        let dirty =
+            if system { self.outbox.push_system(frame, mark) } else { self.outbox.push(Lane::Message, frame, Some(mark)) };
         if dirty {
             turn.effects.dirty.push(self.key);
         }

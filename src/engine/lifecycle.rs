@@ -42,7 +42,6 @@ impl Shard {
                 persist: NEVER,
                 refill: NEVER,
                 drain: NEVER,
-                opened: now_ms,
             },
             refilling: false,
             refill_turn: 0,
@@ -166,13 +165,7 @@ impl Shard {
     }
 
     /// Refuses a request before authentication; the tenth one ends the connection.
-    pub(super) fn refuse_early(
-        &mut self,
-        key: SessionKey,
-        request: Option<&RequestId>,
-        fault: Fault,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn refuse_early(&mut self, key: SessionKey, request: Option<&RequestId>, fault: Fault, turn: &mut Turn<'_>) {
         self.refuse(key, request, fault, turn);
         let Some(session) = self.session(key) else { return };
         session.refused_early += 1;
@@ -281,14 +274,15 @@ impl Shard {
             self.counters.ready -= 1;
             turn.effects.directory.push(DirectoryChange::Leave { key });
         }
+        let shard = self.id;
         let Some(session) = self.session(key) else { return };
         let cursors = std::mem::take(&mut session.cursors);
         session.lagging = 0;
         let watches = session.watches.take();
         let account = session.account.take().expect("checked above");
-        let address = session.address(self.id);
+        let address = session.address(shard);
         self.leave_rooms(&account.user, cursors, turn);
-        self.unwatch_all(address, watches.map(|watches| *watches).unwrap_or_default(), turn);
+        self.unwatch_all(address, watches.unwrap_or_default(), turn);
         let owner = self.owner_of_user(&account.user);
         let body = Body::DetachUser { user: account.user, device: account.device, address, at: turn.now.wall };
         self.route_anew(owner, body, turn);
@@ -396,7 +390,8 @@ impl Shard {
             Some(_) => {
                 account.expiry_told = true;
                 session.timers.expiry = now.mono_ms() + grace_ms;
-                let fault = Fault::new(ErrorName::TokenExpired, "send refresh with a new token, or the connection will be closed");
+                let fault =
+                    Fault::new(ErrorName::TokenExpired, "send refresh with a new token, or the connection will be closed");
                 self.counters.errors[fault.name.index()] += 1;
                 self.say(key, Lane::Control, &Push::Error(fault), None, turn);
             }
@@ -414,8 +409,7 @@ impl Shard {
                 continue;
             };
             let after_ms = self.random.u64(0..=window_ms);
-            let push =
-                Push::Reconnect { retry_after_ms: after_ms, reason: "shutdown".into(), targets: Vec::new() };
+            let push = Push::Reconnect { retry_after_ms: after_ms, reason: "shutdown".into(), targets: Vec::new() };
             self.say(key, Lane::Control, &push, None, turn);
             if let Some(session) = self.session(key) {
                 session.timers.drain = now_ms + after_ms;
@@ -431,13 +425,7 @@ impl Shard {
     }
 
     /// An operator, or a revocation, ends a user's sessions. Runs on the user's owner.
-    pub(super) fn kick(
-        &mut self,
-        user: &UserId,
-        device: Option<&crate::types::DeviceId>,
-        code: CloseCode,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn kick(&mut self, user: &UserId, device: Option<&crate::types::DeviceId>, code: CloseCode, turn: &mut Turn<'_>) {
         let Some(found) = self.users.online.get(user) else { return };
         let addresses: Vec<_> = found
             .sessions

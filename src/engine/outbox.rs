@@ -134,7 +134,8 @@ impl Outbox {
         let flight = queues.flight[lane as usize] as usize;
         let entries = &mut queues.lanes[lane as usize];
         let older = if key == 0 { None } else { (flight..entries.len()).find(|at| entries[*at].mark.seq == Seq(key)) };
-        let victim = older.or_else(|| (lane == Lane::Ephemeral && entries.len() - flight >= EPHEMERAL_FRAMES_MAX).then_some(flight));
+        let victim =
+            older.or_else(|| (lane == Lane::Ephemeral && entries.len() - flight >= EPHEMERAL_FRAMES_MAX).then_some(flight));
         if let Some(victim) = victim {
             let entry = entries.remove(victim).expect("the index was just found");
             queues.bytes[lane as usize] -= entry.frame.len();
@@ -217,9 +218,10 @@ impl Queues {
 
     fn invariants(&self) {
         debug_assert!(
-            self.lanes.iter().zip(self.bytes).all(|(entries, bytes)| {
-                entries.iter().map(|entry| entry.frame.len()).sum::<usize>() == bytes
-            }),
+            self.lanes
+                .iter()
+                .zip(self.bytes)
+                .all(|(entries, bytes)| { entries.iter().map(|entry| entry.frame.len()).sum::<usize>() == bytes }),
             "a lane's bytes are the sum of its frames"
         );
         debug_assert!(self.system as usize <= self.lanes[Lane::Message as usize].len());

@@ -5,7 +5,7 @@ use crate::types::envelope::Asker;
 use crate::types::push::GroupEvent;
 use crate::types::record::Member;
 use crate::types::storage::Ticket;
-use crate::types::{ConversationId, DeviceId, GroupId, RequestId, Seq, SessionId, SessionKey, UserId};
+use crate::types::{ConversationId, GroupId, RequestId, Seq, SessionId, SessionKey, UserId};
 use indexmap::IndexMap;
 
 /// Requests the store has not answered.
@@ -18,23 +18,63 @@ pub struct PendingTable {
 #[derive(Debug)]
 pub enum Pending {
     LoadConversation(ConversationId),
-    Append { conversation: ConversationId, asker: Option<Box<Asker>> },
+    Append {
+        conversation: ConversationId,
+        asker: Option<Box<Asker>>,
+    },
     ChangeGroup(Box<GroupPlan>),
-    LoadUser { asker: Box<Asker>, wishes: Wishes },
-    Refill { key: SessionKey, session: SessionId, cursor: u32, after: Seq },
+    LoadUser {
+        asker: Box<Asker>,
+        wishes: Wishes,
+    },
+    Refill {
+        key: SessionKey,
+        session: SessionId,
+        cursor: u32,
+        after: Seq,
+    },
     /// `sync`: the user's rows, and what the client says it has.
-    SyncRows { key: SessionKey, session: SessionId, request: Option<RequestId>, cursors: Box<IndexMap<ConversationId, Seq>> },
-    History { asker: Box<Asker>, query: Box<HistoryQuery>, conversation: ConversationId },
+    SyncRows {
+        key: SessionKey,
+        session: SessionId,
+        request: Option<RequestId>,
+        cursors: Box<IndexMap<ConversationId, Seq>>,
+    },
+    History {
+        asker: Box<Asker>,
+        query: Box<HistoryQuery>,
+        conversation: ConversationId,
+    },
     /// Where the message of a request is.
-    Locate { asker: Box<Asker>, command: Box<Command> },
-    MarkRead { asker: Box<Asker>, conversation: ConversationId },
-    Recall { asker: Box<Asker>, conversation: ConversationId, message_id: crate::types::MessageId, seq: Seq },
+    Locate {
+        asker: Box<Asker>,
+        command: Box<Command>,
+    },
+    MarkRead {
+        asker: Box<Asker>,
+        conversation: ConversationId,
+    },
+    Recall {
+        asker: Box<Asker>,
+        conversation: ConversationId,
+        message_id: crate::types::MessageId,
+        seq: Seq,
+    },
     /// A write whose success is all there is to say.
-    AckWhenDone { asker: Box<Asker> },
-    PresenceLastSeen { asker: Box<Asker>, gather: u64, entries: Vec<crate::types::push::PresenceEntry> },
+    AckWhenDone {
+        asker: Box<Asker>,
+    },
+    PresenceLastSeen {
+        asker: Box<Asker>,
+        gather: u64,
+        entries: Vec<crate::types::push::PresenceEntry>,
+    },
     /// Delivery state: written again at the next chance when it fails.
-    Deliveries { session: Option<SessionKey> },
-    Device { user: UserId, device: DeviceId },
+    Deliveries {
+        session: Option<SessionKey>,
+    },
+    /// A device's registration: tried again at its next visit when it fails.
+    Device,
     LastSeen,
 }
 

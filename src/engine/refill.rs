@@ -10,9 +10,7 @@ use crate::types::outcome::Fault;
 use crate::types::push::{Push, SkipReason};
 use crate::types::record::{Delivery, MessageKind};
 use crate::types::storage::{Answer, Operation, RangePage, RangeQuery, Read, StoreFault, Write};
-use crate::types::{
-    CloseCode, Command, ConversationId, ConversationKind, ErrorName, RequestId, Seq, SessionId, SessionKey,
-};
+use crate::types::{CloseCode, Command, ConversationId, ConversationKind, ErrorName, RequestId, Seq, SessionId, SessionKey};
 
 use super::cursor::CursorState;
 use super::outbox::Lane;
@@ -375,13 +373,7 @@ impl Shard {
     }
 
     /// A conversation that is not the client's: its owner knows how strangers are answered.
-    fn refuse_foreign(
-        &mut self,
-        key: SessionKey,
-        conversation: ConversationId,
-        request: Option<RequestId>,
-        turn: &mut Turn<'_>,
-    ) {
+    fn refuse_foreign(&mut self, key: SessionKey, conversation: ConversationId, request: Option<RequestId>, turn: &mut Turn<'_>) {
         if !conversation.is_group() {
             let fault = Fault::new(ErrorName::Forbidden, "sync names a conversation that is not yours");
             return self.refuse(key, request.as_ref(), fault, turn);
@@ -407,9 +399,7 @@ impl Shard {
 pub(super) fn store_fault(fault: &StoreFault) -> Fault {
     match fault {
         StoreFault::Unavailable(_) => Fault::retry(ErrorName::StoreUnavailable, "the store cannot take this now", 1_000),
-        StoreFault::Overloaded { retry_after_ms } => {
-            Fault::retry(ErrorName::Overloaded, "the store is busy", *retry_after_ms)
-        }
+        StoreFault::Overloaded { retry_after_ms } => Fault::retry(ErrorName::Overloaded, "the store is busy", *retry_after_ms),
     }
 }
 

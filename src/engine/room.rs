@@ -80,8 +80,4 @@ impl Rooms {
     pub fn len(&self) -> usize {
         self.places.len()
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
 }

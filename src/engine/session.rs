@@ -45,7 +45,7 @@ pub struct Session {
     /// What only opening, syncing and watching connections have.
     pub opening: Option<Box<Opening>>,
     pub sync: Option<Box<Sync>>,
-    pub watches: Option<Box<Vec<UserId>>>,
+    pub watches: Option<Vec<UserId>>,
 }
 
 /// Where a connection is in its life; only `Ready` sends and receives messages.
@@ -69,7 +69,6 @@ pub struct Account {
     pub user: UserId,
     pub device: DeviceId,
     pub acks: bool,
-    pub presence: bool,
     pub expires_at: Option<Millis>,
     /// The client was told that its token has expired.
     pub expiry_told: bool,
@@ -96,8 +95,6 @@ pub struct Timers {
     pub refill: u64,
     /// Drain closes this connection.
     pub drain: u64,
-    /// When the connection was opened.
-    pub opened: u64,
 }
 
 pub const NEVER: u64 = u64::MAX;

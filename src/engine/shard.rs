@@ -116,6 +116,7 @@ impl Shard {
             Event::StoreRefused { ticket, retry_after_ms } => {
                 self.stored(StoreReply { ticket, result: Err(StoreFault::Overloaded { retry_after_ms }) }, turn)
             }
+            Event::Operator(body) => self.operator(*body, turn),
             Event::Tick => self.tick(turn),
             Event::Drain { window_ms } => self.drain(window_ms, turn),
         }
@@ -187,28 +188,18 @@ impl Shard {
             }
             Body::GroupRefused { group, address } => self.group_refused(&group, address.key, turn),
             Body::GroupDetached { group, user } => self.group_detached(&group, &user, turn),
-            Body::DeliverGroup { group, seq, origin, frame, received_us } => {
-                self.deliver_group(&group, seq, origin, frame, received_us, turn)
-            }
-            Body::EphemeralGroup { group, except, lane, key, frame } => {
-                self.ephemeral_group(&group, except, lane, key, frame, turn)
-            }
-            Body::DeliverUser { user, conversation, seq, origin, frame, received_us } => {
-                self.deliver_user(&user, conversation, seq, origin, frame, received_us, turn)
-            }
-            Body::EphemeralUser { user, except, lane, key, frame } => {
-                self.ephemeral_user(&user, except, lane, key, frame, turn)
-            }
+            Body::DeliverGroup { group, parcel } => self.deliver_group(&group, parcel, turn),
+            Body::EphemeralGroup { group, whisper } => self.ephemeral_group(&group, whisper, turn),
+            Body::DeliverUser { user, conversation, parcel } => self.deliver_user(&user, conversation, parcel, turn),
+            Body::EphemeralUser { user, whisper } => self.ephemeral_user(&user, whisper, turn),
             Body::MemberAdded { group, user } => self.member_added(group, &user, turn),
             Body::Attached { address, state, sessions } => self.attached(address.key, *state, sessions, turn),
             Body::Refused { address, close } => self.close(address.key, close, "", turn),
             Body::SessionsShare { address, sessions } => self.sessions_share(address.key, sessions),
-            Body::DeliverSessions { sessions, conversation, seq, origin, frame, received_us } => {
-                self.deliver_sessions(&sessions, conversation, seq, origin, frame, received_us, turn)
+            Body::DeliverSessions { sessions, conversation, parcel } => {
+                self.deliver_sessions(&sessions, conversation, parcel, turn)
             }
-            Body::EphemeralSessions { sessions, except, lane, key, frame } => {
-                self.ephemeral_sessions(&sessions, except, lane, key, frame, turn)
-            }
+            Body::EphemeralSessions { sessions, whisper } => self.ephemeral_sessions(&sessions, whisper, turn),
             Body::AttachSessions { sessions, group } => self.attach_sessions(&sessions, group, turn),
             Body::Reply { address, session, request, push, received_us } => {
                 self.reply_here(address.key, session, request.as_ref(), &push, received_us, turn)
@@ -225,6 +216,18 @@ impl Shard {
         }
     }
 
+    /// Passes an operator's wish to the shard that can fulfil it.
+    fn operator(&mut self, body: Body, turn: &mut Turn<'_>) {
+        let to = match &body {
+            Body::Kick { user, .. } => self.owner_of_user(user),
+            Body::KickSession { address, .. } => address.shard,
+            Body::SetRole { group, .. } => self.owner_of(&ConversationId::group(group)),
+            Body::Notify { user, .. } => self.owner_of(&ConversationId::system(user)),
+            other => return debug_assert!(false, "no operator asks for {other:?}"),
+        };
+        self.route_anew(to, body, turn);
+    }
+
     fn stored(&mut self, reply: StoreReply, turn: &mut Turn<'_>) {
         // Whoever asked came over one ring at most.
         self.hops = 1;
@@ -237,9 +240,7 @@ impl Shard {
             Pending::Append { conversation, asker } => self.appended(conversation, asker, reply.result, turn),
             Pending::ChangeGroup(plan) => self.group_changed(*plan, reply.result, turn),
             Pending::LoadUser { asker, wishes } => self.user_loaded(*asker, wishes, reply.result, turn),
-            Pending::Refill { key, session, cursor, after } => {
-                self.refilled(key, session, cursor, after, reply.result, turn)
-            }
+            Pending::Refill { key, session, cursor, after } => self.refilled(key, session, cursor, after, reply.result, turn),
             Pending::SyncRows { key, session, request, cursors } => {
                 self.sync_rows(key, session, request, *cursors, reply.result, turn)
             }
@@ -256,7 +257,7 @@ impl Shard {
                 self.presence_last_seen(*asker, gather, entries, reply.result, turn)
             }
             Pending::Deliveries { session } => self.deliveries_written(session, reply.result.is_ok()),
-            Pending::Device { .. } | Pending::LastSeen => {}
+            Pending::Device | Pending::LastSeen => {}
         }
     }
 
@@ -359,8 +360,7 @@ impl Shard {
         if asker.address.shard == self.id {
             self.fail_here(asker.address.key, asker.session, asker.request.as_ref(), fault, turn);
         } else {
-            let body =
-                Body::Failure { address: asker.address, session: asker.session, request: asker.request.clone(), fault };
+            let body = Body::Failure { address: asker.address, session: asker.session, request: asker.request.clone(), fault };
             self.route(asker.address.shard, body, turn);
         }
     }
@@ -374,7 +374,7 @@ impl Shard {
         received_us: u64,
         turn: &mut Turn<'_>,
     ) {
-        if !self.ready(key).is_some_and(|found| found.id == session) {
+        if self.ready(key).is_none_or(|found| found.id != session) {
             return;
         }
         if matches!(push, Push::Ack(_)) {
@@ -383,28 +383,14 @@ impl Shard {
         self.say(key, Lane::Reply, push, request, turn);
     }
 
-    fn fail_here(
-        &mut self,
-        key: SessionKey,
-        session: SessionId,
-        request: Option<&RequestId>,
-        fault: Fault,
-        turn: &mut Turn<'_>,
-    ) {
+    fn fail_here(&mut self, key: SessionKey, session: SessionId, request: Option<&RequestId>, fault: Fault, turn: &mut Turn<'_>) {
         if self.session(key).is_some_and(|found| found.id == session) {
             self.refuse(key, request, fault, turn);
         }
     }
 
     /// Says something to a connection at home here.
-    pub(super) fn say(
-        &mut self,
-        key: SessionKey,
-        lane: Lane,
-        push: &Push,
-        request: Option<&RequestId>,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn say(&mut self, key: SessionKey, lane: Lane, push: &Push, request: Option<&RequestId>, turn: &mut Turn<'_>) {
         let frame = self.encoder.push(push, request);
         self.enqueue(key, lane, frame, turn);
     }

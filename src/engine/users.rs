@@ -27,7 +27,6 @@ pub struct User {
 #[derive(Clone, Debug)]
 pub struct Attached {
     pub address: SessionAddress,
-    pub session: SessionId,
     pub device: DeviceId,
 }
 

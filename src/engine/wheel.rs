@@ -61,11 +61,8 @@ impl Wheel {
         self.next_occupied().map(|tick| tick * TICK_MS)
     }
 
-    pub fn len(&self) -> usize {
-        self.entries
-    }
-
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.entries == 0
     }
 

@@ -72,7 +72,7 @@ impl Registry {
         }
     }
 
-    /// Leaves a copy of a shard's counters, about 110 KB, on the shard's thread. False when control was just reading the last
+    /// Leaves a copy of a shard's counters, about 90 KB, on the shard's thread. False when control was just reading the last
     /// one: the copy stays as it was, try again in the next interval. Never blocks.
     ///
     /// # Panics

@@ -24,8 +24,7 @@ impl Shard {
         if self.store_is_full() {
             return self.fail(&asker, overloaded(), turn);
         }
-        let write =
-            Write::Hide { user: asker.user.clone(), conversation: message.conversation.clone(), seq: message.seq };
+        let write = Write::Hide { user: asker.user.clone(), conversation: message.conversation.clone(), seq: message.seq };
         self.store(Operation::Write(write), Pending::AckWhenDone { asker: Box::new(asker) }, turn);
     }
 

@@ -7,7 +7,7 @@ use crate::engine::pending::{GroupPlan, Pending};
 use crate::engine::refill::{overloaded, store_fault};
 use crate::engine::shard::{Shard, Turn};
 use crate::types::command::{Command, NewGroup};
-use crate::types::envelope::{Asker, Body, EphemeralLane};
+use crate::types::envelope::{Asker, Body, EphemeralLane, Whisper};
 use crate::types::outcome::Fault;
 use crate::types::push::{Ack, GroupEvent, Push};
 use crate::types::record::{Group, Member, Role};
@@ -87,12 +87,7 @@ impl Shard {
         self.store(Operation::Write(Write::Group(Box::new(change))), Pending::ChangeGroup(Box::new(plan)), turn);
     }
 
-    pub(in crate::engine) fn group_changed(
-        &mut self,
-        plan: GroupPlan,
-        result: Result<Answer, StoreFault>,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(in crate::engine) fn group_changed(&mut self, plan: GroupPlan, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {
         let conversation = ConversationId::group(&plan.group);
         let Some(entry) = self.conversations.table.get_mut(&conversation) else { return };
         entry.state = State::Ready;
@@ -188,7 +183,8 @@ impl Shard {
         }
         let frame = self.encoder.shared(push);
         for shard in shards {
-            let body = Body::EphemeralGroup { group: group.clone(), except, lane, key, frame: frame.clone() };
+            let whisper = Whisper { except, lane, key, frame: frame.clone() };
+            let body = Body::EphemeralGroup { group: group.clone(), whisper };
             self.route(shard, body, turn);
         }
     }
@@ -205,7 +201,8 @@ impl Shard {
     ) {
         let owner = self.owner_of_user(user);
         let frame = self.encoder.shared(push);
-        self.route_anew(owner, Body::EphemeralUser { user: user.clone(), except, lane, key, frame }, turn);
+        let whisper = Whisper { except, lane, key, frame };
+        self.route_anew(owner, Body::EphemeralUser { user: user.clone(), whisper }, turn);
     }
 }
 

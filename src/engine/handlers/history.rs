@@ -5,8 +5,8 @@ use crate::engine::refill::{overloaded, store_fault};
 use crate::engine::shard::{Shard, Turn};
 use crate::types::command::{Command, ConversationRef, HistoryQuery};
 use crate::types::envelope::Asker;
-use crate::types::push::Push;
-use crate::types::storage::{Answer, Operation, RangeQuery, Read, StoreFault};
+use crate::types::push::{HistoryNext, Push};
+use crate::types::storage::{Answer, Operation, RangePage, RangeQuery, Read, StoreFault};
 use crate::types::{ConversationId, RequestId, Seq, SessionKey};
 
 impl Shard {
@@ -27,13 +27,7 @@ impl Shard {
     }
 
     /// At the owner, who knows since when the asker may read.
-    pub(super) fn read_history(
-        &mut self,
-        asker: Asker,
-        conversation: ConversationId,
-        query: HistoryQuery,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn read_history(&mut self, asker: Asker, conversation: ConversationId, query: HistoryQuery, turn: &mut Turn<'_>) {
         let mut floor = Seq::NONE;
         if conversation.is_group() {
             if let Err(name) = self.role_of(&conversation, &asker.user) {
@@ -41,9 +35,7 @@ impl Shard {
             }
             if !self.settings.group_history_all {
                 let owned = self.conversations.table.get(&conversation).and_then(|entry| entry.group.as_ref());
-                floor = owned
-                    .and_then(|owned| owned.members.get(&asker.user))
-                    .map_or(Seq::NONE, |member| member.joined_seq);
+                floor = owned.and_then(|owned| owned.members.get(&asker.user)).map_or(Seq::NONE, |member| member.joined_seq);
             }
         }
         if self.store_is_full() {
@@ -84,6 +76,15 @@ impl Shard {
         let next = page.has_more.then(|| next_page(&query, &page)).flatten();
         let push = Push::History { conversation, has_more: next.is_some(), next, messages: page.messages };
         self.reply(&asker, push, turn);
+    }
+}
+
+/// Where the page after this one begins: older ones unless the client reads forward.
+fn next_page(query: &HistoryQuery, page: &RangePage) -> Option<HistoryNext> {
+    if query.after.is_none() {
+        page.messages.first().map(|first| HistoryNext::Before(first.seq))
+    } else {
+        page.messages.last().map(|last| HistoryNext::After(last.seq))
     }
 }
 

@@ -36,10 +36,8 @@ impl Shard {
         if message.conversation != conversation {
             return self.fail(&asker, Fault::new(ErrorName::NoSuchMessage, "no such message in this conversation"), turn);
         }
-        let command = Command::MarkRead {
-            conversation: ConversationRef::Id(conversation.clone()),
-            upto: ReadUpTo::Seq(message.seq),
-        };
+        let command =
+            Command::MarkRead { conversation: ConversationRef::Id(conversation.clone()), upto: ReadUpTo::Seq(message.seq) };
         let owner = self.owner_of(&conversation);
         let body = crate::types::envelope::Body::Ask { asker, conversation, command };
         self.route_anew(owner, body, turn);

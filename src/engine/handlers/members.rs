@@ -140,8 +140,7 @@ impl Shard {
         }
         member.role = role;
         put.push(member);
-        let plan =
-            GroupPlan { asker: None, group, put, events: vec![(event, vec![user])], ..GroupPlan::nobody() };
+        let plan = GroupPlan { asker: None, group, put, events: vec![(event, vec![user])], ..GroupPlan::nobody() };
         self.change_group(conversation, plan, turn);
     }
 

@@ -269,9 +269,7 @@ impl Shard {
 
     /// The state is at hand: the verb's owner part runs.
     fn decide(&mut self, asker: Asker, conversation: ConversationId, command: Command, turn: &mut Turn<'_>) {
-        if changes_members(&command)
-            && self.conversations.table.get(&conversation).is_some_and(|entry| entry.appends > 0)
-        {
+        if changes_members(&command) && self.conversations.table.get(&conversation).is_some_and(|entry| entry.appends > 0) {
             let entry = self.conversations.table.get_mut(&conversation).expect("just seen");
             entry.waiting.push_front(Waiting::Ask(asker, command));
             return;

@@ -48,8 +48,7 @@ impl Shard {
         let users = match target {
             PresenceTarget::Group(ref group) => {
                 let conversation = ConversationId::group(group);
-                let command =
-                    if watch { Command::SubscribePresence(target) } else { Command::GetPresence(target) };
+                let command = if watch { Command::SubscribePresence(target) } else { Command::GetPresence(target) };
                 return self.pass_to_owner(key, conversation, command, request, turn);
             }
             PresenceTarget::Users(users) => users,
@@ -63,14 +62,7 @@ impl Shard {
         self.gather(key, users, watch, request, turn);
     }
 
-    fn gather(
-        &mut self,
-        key: SessionKey,
-        users: Vec<UserId>,
-        watch: bool,
-        request: Option<RequestId>,
-        turn: &mut Turn<'_>,
-    ) {
+    fn gather(&mut self, key: SessionKey, users: Vec<UserId>, watch: bool, request: Option<RequestId>, turn: &mut Turn<'_>) {
         let Some(asker) = self.asker(key, request.clone(), turn) else { return };
         let parts = self.by_owner(&users);
         if parts.is_empty() {
@@ -151,7 +143,7 @@ impl Shard {
                 users
             }
             // A group's subscription is made of users; which ones the session does not know apart from its others.
-            PresenceTarget::Group(_) => session.watches.take().map(|watches| *watches).unwrap_or_default(),
+            PresenceTarget::Group(_) => session.watches.take().unwrap_or_default(),
         };
         self.unwatch_all(address, users, turn);
         self.say(key, Lane::Reply, &Push::Ack(Ack::default()), request.as_ref(), turn);
@@ -216,8 +208,7 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) {
         let entries: Vec<PresenceEntry> = users.iter().map(|user| self.entry_of(user, None)).collect();
-        let offline: Vec<UserId> =
-            entries.iter().filter(|entry| !entry.online).map(|entry| entry.user.clone()).collect();
+        let offline: Vec<UserId> = entries.iter().filter(|entry| !entry.online).map(|entry| entry.user.clone()).collect();
         if watch {
             self.watch(users, asker.address, asker.session);
         }
@@ -264,13 +255,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn group_presence(
-        &mut self,
-        asker: Asker,
-        conversation: ConversationId,
-        watch: bool,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn group_presence(&mut self, asker: Asker, conversation: ConversationId, watch: bool, turn: &mut Turn<'_>) {
         if let Err(name) = self.role_of(&conversation, &asker.user) {
             return self.fail(&asker, name, turn);
         }
@@ -282,12 +267,7 @@ impl Shard {
             .iter()
             .filter(|(_, member)| member.online > 0)
             .take(GROUP_USERS_MAX)
-            .map(|(user, member)| PresenceEntry {
-                user: user.clone(),
-                online: true,
-                last_seen: None,
-                devices: member.online,
-            })
+            .map(|(user, member)| PresenceEntry { user: user.clone(), online: true, last_seen: None, devices: member.online })
             .collect();
         let watched: Vec<UserId> = if watch {
             owned.members.keys().filter(|user| **user != asker.user).take(GROUP_USERS_MAX).cloned().collect()

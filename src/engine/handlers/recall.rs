@@ -31,7 +31,11 @@ impl Shard {
         };
         if role == Role::Member {
             if !own {
-                return self.fail(&asker, Fault::new(ErrorName::Forbidden, "only its sender or a group admin may recall it"), turn);
+                return self.fail(
+                    &asker,
+                    Fault::new(ErrorName::Forbidden, "only its sender or a group admin may recall it"),
+                    turn,
+                );
             }
             let age_ms = turn.now.wall.0.saturating_sub(message.created_at.0);
             if age_ms > self.settings.recall_window_ms {
@@ -45,8 +49,7 @@ impl Shard {
             return self.fail(&asker, overloaded(), turn);
         }
         let write = Write::Recall { conversation: conversation.clone(), seq: message.seq, by: asker.user.clone() };
-        let pending =
-            Pending::Recall { asker: Box::new(asker), conversation, message_id: message.id, seq: message.seq };
+        let pending = Pending::Recall { asker: Box::new(asker), conversation, message_id: message.id, seq: message.seq };
         self.store(Operation::Write(write), pending, turn);
     }
 
@@ -65,9 +68,7 @@ impl Shard {
         self.reply(&asker, Push::Ack(Ack::default()), turn);
         let push = Push::Recalled { conversation: conversation.clone(), message_id, seq, by: asker.user.clone() };
         match conversation.kind() {
-            ConversationKind::Group(_) => {
-                self.tell_group(&conversation, asker.session, EphemeralLane::Receipt, 0, &push, turn)
-            }
+            ConversationKind::Group(_) => self.tell_group(&conversation, asker.session, EphemeralLane::Receipt, 0, &push, turn),
             ConversationKind::Private(one, other) => {
                 self.tell_user(&one, asker.session, EphemeralLane::Receipt, 0, &push, turn);
                 if one != other {

@@ -2,7 +2,7 @@
 
 use crate::engine::shard::{Shard, Turn};
 use crate::types::command::{Command, Target};
-use crate::types::envelope::{Asker, Body, EphemeralLane};
+use crate::types::envelope::{Asker, EphemeralLane};
 use crate::types::push::Push;
 use crate::types::{ConversationId, RequestId, SessionKey};
 
@@ -26,10 +26,8 @@ impl Shard {
         let (except, user) = (session.id, session.account().user.clone());
         let conversation = ConversationId::private(&user, &peer);
         let key = self.ephemeral_key(conversation.as_str(), user.as_str());
-        let frame = self.encoder.shared(&Push::Typing { conversation, user, active });
-        let owner = self.owner_of_user(&peer);
-        let lane = EphemeralLane::Ephemeral;
-        self.route_anew(owner, Body::EphemeralUser { user: peer, except, lane, key, frame }, turn);
+        let push = Push::Typing { conversation, user, active };
+        self.tell_user(&peer, except, EphemeralLane::Ephemeral, key, &push, turn);
     }
 
     pub(super) fn typing_in_group(&mut self, asker: Asker, conversation: ConversationId, active: bool, turn: &mut Turn<'_>) {
