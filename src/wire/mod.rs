@@ -13,6 +13,9 @@ pub mod frame;
 pub mod json;
 pub mod upgrade;
 
+#[cfg(test)]
+mod tests;
+
 pub use frame::{Feed, FrameLimits, Item, Reader, Violation};
 pub use json::{DecodeFault, JsonEncoder, Scratch, decode};
 pub use upgrade::{OriginRule, Parsed, PlainPage, PlainRequest, Refusal, UpgradeRequest, UpgradeRules};

@@ -41,10 +41,11 @@ pub fn origin<'b>(head: &Head<'_, 'b>, rule: &OriginRule) -> Result<Option<&'b s
 
 fn is_localhost(origin: &str) -> bool {
     let Some(host) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else { return false };
-    let port = ["localhost", "127.0.0.1", "[::1]"].into_iter().find_map(|name| host.strip_prefix(name));
-    match port.map(|port| port.strip_prefix(':').unwrap_or(port)) {
-        Some("") => !host.ends_with(':'),
-        Some(digits) => host.contains(':') && digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()),
+    match ["localhost", "127.0.0.1", "[::1]"].into_iter().find_map(|name| host.strip_prefix(name)) {
+        Some("") => true,
+        Some(port) => port
+            .strip_prefix(':')
+            .is_some_and(|digits| (1..=5).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())),
         None => false,
     }
 }

@@ -16,12 +16,12 @@ pub struct Refusal {
     /// Stable name, as in the protocol's errors.
     pub name: &'static str,
     pub message: Cow<'static, str>,
-    headers: SmallVec<[(&'static str, Cow<'static, str>); 2]>,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
 }
 
 impl Refusal {
     pub fn new(status: u16, name: &'static str, message: impl Into<Cow<'static, str>>) -> Refusal {
-        Refusal { status, name, message: message.into(), headers: SmallVec::new() }
+        Refusal { status, name, message: message.into(), headers: Vec::new() }
     }
 
     /// 400 `BAD_REQUEST`.

@@ -220,6 +220,7 @@ fn development_admits_pages_of_this_machine() {
         "http://localhost:80.evil.example",
         "http://localhost:",
         "http://localhost8080",
+        "http://[::1]8080",
         "http://127.0.0.12",
         "http://evil.example#localhost",
         "file://localhost",
