@@ -4,6 +4,7 @@
 
 mod echo;
 mod signals;
+mod topology;
 
 use std::net::SocketAddr;
 

@@ -29,6 +29,10 @@ pub(super) struct Core {
     pub now: Now,
     pub greeter: Greeter,
     pub limits: FrameLimits,
+    /// For connections without a session.
+    pub limits_unproven: FrameLimits,
+    /// A message must be complete so long after its first byte, give or take a quarter.
+    pub assembly_timeout_ms: u32,
     /// Messages come back as they are.
     pub echo: bool,
     /// Connections whose message is incomplete, to be looked at.
@@ -39,6 +43,8 @@ pub(super) struct Core {
     pub broken: Vec<SessionKey>,
     /// Events taken in.
     pub events: u64,
+    /// Handshakes this turn may still look at.
+    pub greetings_left: u32,
     pub scratch: json::Scratch,
     pub metrics: Box<ShardMetrics>,
     /// Open connections that their peers dropped without a close frame.
@@ -80,6 +86,11 @@ impl Core {
         self.step(Event::Gone { key });
     }
 
+    /// True when these bytes must wait for the next turn: handshakes leave room for live traffic.
+    pub fn must_wait(&mut self, slot: u32) -> bool {
+        self.greetings_left == 0 && matches!(self.connections.at(slot).phase, Phase::Handshake(_))
+    }
+
     /// Takes in bytes of a connection, whatever phase it is in.
     pub fn receive(&mut self, slot: u32, bytes: &mut [u8]) {
         self.metrics.bytes_received += bytes.len() as u64;
@@ -98,7 +109,7 @@ impl Core {
             let since = connection.partial_since;
             if since == 0 {
                 connection.flags.clear(Flags::WATCHED);
-            } else if stamp(now_ms).wrapping_sub(since) >= ASSEMBLY_MS_MAX {
+            } else if stamp(now_ms).wrapping_sub(since) >= self.assembly_timeout_ms {
                 connection.flags.clear(Flags::WATCHED);
                 connection.partial_since = 0;
                 return Some(key);
@@ -117,13 +128,15 @@ impl Core {
 
     fn read_frames(&mut self, slot: u32, bytes: &mut [u8]) {
         let key = self.connections.key(slot);
-        let Phase::Open(reader) = &mut self.connections.at(slot).phase else { return };
+        let connection = self.connections.at(slot);
+        let limits = if connection.flags.has(Flags::UNPROVEN) { self.limits_unproven } else { self.limits };
+        let Phase::Open(reader) = &mut connection.phase else { return };
         // Out of the table while events are taken in, so that everything else can be reached.
         let mut reader = std::mem::take(reader);
         let mut feed = Feed::new(bytes);
         let mut finished = false;
         loop {
-            match reader.next(&mut feed, &self.limits) {
+            match reader.next(&mut feed, &limits) {
                 Ok(None) => break,
                 Ok(Some(item)) => {
                     finished |= matches!(item, Item::Message { .. });
@@ -186,6 +199,7 @@ impl Core {
     }
 
     fn greet(&mut self, slot: u32, bytes: &mut [u8]) {
+        self.greetings_left = self.greetings_left.saturating_sub(1);
         let key = self.connections.key(slot);
         let Phase::Handshake(gathered) = &mut self.connections.at(slot).phase else { return };
         let Some(mut gathered) = gathered.take() else {
@@ -259,7 +273,12 @@ fn subject(event: &Event) -> Option<SessionKey> {
         | Event::CloseReceived { key, .. }
         | Event::Sent { key, .. }
         | Event::Gone { key } => Some(*key),
-        Event::Mesh { .. } | Event::Store(_) | Event::StoreRefused { .. } | Event::Tick | Event::Drain { .. } => None,
+        Event::Mesh { .. }
+        | Event::Store(_)
+        | Event::StoreRefused { .. }
+        | Event::Operator(_)
+        | Event::Tick
+        | Event::Drain { .. } => None,
     }
 }
 
@@ -267,8 +286,3 @@ fn subject(event: &Event) -> Option<SessionKey> {
 pub(super) fn stamp(now_ms: u64) -> u32 {
     (now_ms as u32).max(1)
 }
-
-/// A message must be complete this long after its first byte, give or take a quarter.
-const ASSEMBLY_MS_MAX: u32 = 30_000;
-/// How often connections with an incomplete message are looked at.
-pub(super) const ASSEMBLY_LOOK_MS: u64 = ASSEMBLY_MS_MAX as u64 / 4;

@@ -26,7 +26,7 @@ use crate::engine::Settings;
 use crate::mesh::directory::Directory;
 use crate::mesh::{Inbox, Port, Waker};
 use crate::store::StoreClient;
-use crate::types::envelope::Envelope;
+use crate::types::envelope::{Body, Envelope};
 use crate::types::{Encode, ShardId};
 use crate::wire::frame::FrameLimits;
 use crate::wire::upgrade::UpgradeRules;
@@ -70,8 +70,15 @@ pub struct Parts {
 pub struct DriverSettings {
     pub ring: RingSettings,
     pub frames: FrameLimits,
+    /// Largest message before authentication, in bytes.
+    pub unproven_bytes_max: usize,
     /// From accept to 101.
     pub handshake_timeout_ms: u64,
+    pub handshakes_per_turn_max: u32,
+    /// From the first to the last byte of a message.
+    pub assembly_timeout_ms: u64,
+    /// How long an idle shard looks for work before it sleeps.
+    pub spin_us: u64,
     /// Every message comes back as it is; no authentication.
     pub echo: bool,
 }
@@ -79,8 +86,8 @@ pub struct DriverSettings {
 /// What another thread asks of a shard.
 #[derive(Debug)]
 pub enum Order {
-    /// As if another shard had said it.
-    Envelope(Envelope),
+    /// An operator's wish, for whichever shard can fulfil it.
+    Operator(Box<Body>),
     /// Accept nothing more, tell clients to go, close them over `window_ms`.
     Drain { window_ms: u64 },
     /// End now.

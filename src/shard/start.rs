@@ -17,12 +17,13 @@ use glommio::{LocalExecutorBuilder, Placement};
 use crate::engine::{Effects, Shard};
 use crate::metrics::ShardMetrics;
 use crate::types::ShardId;
+use crate::wire::frame::FrameLimits;
 use crate::wire::json;
 
 use super::Parts;
 use super::admission::ConnectRate;
 use super::connection::Connections;
-use super::core::{ASSEMBLY_LOOK_MS, Core};
+use super::core::Core;
 use super::deadlines::Deadlines;
 use super::handshake::Greeter;
 use super::ring::Ring;
@@ -203,8 +204,11 @@ fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Resul
         now: parts.clock.now(),
         greeter: Greeter { rules: parts.rules, verifier: parts.verifier, frontpage: parts.frontpage.clone() },
         limits: parts.driver.frames,
+        limits_unproven: FrameLimits { message_bytes_max: parts.driver.unproven_bytes_max, ..parts.driver.frames },
+        assembly_timeout_ms: u32::try_from(parts.driver.assembly_timeout_ms).unwrap_or(u32::MAX),
+        greetings_left: 0,
         echo: parts.driver.echo,
-        watched: Deadlines::new(ASSEMBLY_LOOK_MS),
+        watched: Deadlines::new(parts.driver.assembly_timeout_ms.div_ceil(4)),
         answers: Vec::new(),
         broken: Vec::new(),
         events: 0,
@@ -235,6 +239,8 @@ fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Resul
         stopped: false,
         store_lost: false,
         survey: Survey::default(),
+        settings: parts.driver,
+        spin: (0, 0),
     })
 }
 

@@ -21,7 +21,6 @@ use crate::types::envelope::Envelope;
 use crate::types::storage::StoreRequest;
 use crate::types::{CloseCode, Frame, Millis, SessionKey};
 
-use super::Order;
 use super::admission::{Admission, ConnectRate, Refusal};
 use super::clock::Clock;
 use super::connection::{Flags, Phase};
@@ -29,6 +28,7 @@ use super::core::{Core, stamp};
 use super::deadlines::Deadlines;
 use super::ring::{Completion, ReceiveEnd, Ring};
 use super::upkeep::Survey;
+use super::{DriverSettings, Order};
 
 /// A shard's driver: everything it owns.
 pub(super) struct Driver {
@@ -60,6 +60,9 @@ pub(super) struct Driver {
     /// The store's threads have ended.
     pub store_lost: bool,
     pub survey: Survey,
+    pub settings: DriverSettings,
+    /// Events until the last turn that had any, and until when (monotonic microseconds) the shard spins after it.
+    pub spin: (u64, u64),
 }
 
 impl Driver {
@@ -77,7 +80,8 @@ impl Driver {
     /// Waits for something to do, at most until the next deadline; one system call. Returns true when it may have slept.
     pub fn rest(&mut self) -> io::Result<bool> {
         let park = self.park_time();
-        if park == Duration::ZERO {
+        if park == Duration::ZERO || self.is_spinning() {
+            let park = Duration::ZERO;
             self.ring.enter(Some(park))?;
             return Ok(false);
         }
@@ -87,15 +91,28 @@ impl Driver {
         entered.map(|()| may_sleep)
     }
 
+    /// True while an idle shard still looks for work instead of sleeping.
+    fn is_spinning(&mut self) -> bool {
+        if self.settings.spin_us == 0 {
+            return false;
+        }
+        let now_us = self.core.now.mono_us;
+        if self.core.events != self.spin.0 {
+            self.spin = (self.core.events, now_us + self.settings.spin_us);
+        }
+        now_us < self.spin.1
+    }
+
     /// Takes in what the kernel, the other shards and other threads have brought, up to a turn's worth.
     fn collect(&mut self) {
-        let events_max = self.core.events + EVENTS_PER_TURN_MAX;
-        while !self.is_held_back()
-            && let Some((slot, buffer)) = self.held.pop_front()
-        {
-            self.core.receive(slot, self.ring.filled(buffer));
-            self.ring.give_back(buffer);
+        self.core.greetings_left = self.settings.handshakes_per_turn_max;
+        if !self.is_held_back() {
+            for _ in 0..self.held.len() {
+                let Some((slot, buffer)) = self.held.pop_front() else { break };
+                self.received(slot, buffer);
+            }
         }
+        let events_max = self.core.events + EVENTS_PER_TURN_MAX;
         while self.core.events < events_max
             && let Some(completion) = self.ring.next_completion()
         {
@@ -113,12 +130,20 @@ impl Driver {
         }
     }
 
+    /// Takes in a buffer, or keeps it for a later turn.
+    fn received(&mut self, slot: u32, buffer: u16) {
+        let behind = !self.held.is_empty() && self.held.iter().any(|(other, _)| *other == slot);
+        if behind || self.is_held_back() || self.core.must_wait(slot) {
+            self.held.push_back((slot, buffer));
+        } else {
+            self.core.receive(slot, self.ring.filled(buffer));
+            self.ring.give_back(buffer);
+        }
+    }
+
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Envelope(envelope) => {
-                let from = self.port.shard();
-                self.core.step(Event::Mesh { from, envelope });
-            }
+            Order::Operator(body) => self.core.step(Event::Operator(body)),
             Order::Drain { window_ms } => {
                 self.draining = true;
                 self.ring.stop_listening();
@@ -134,12 +159,7 @@ impl Driver {
                 if ended {
                     self.rearm.push(self.core.connections.key(slot));
                 }
-                if self.is_held_back() || !self.held.is_empty() {
-                    self.held.push_back((slot, buffer));
-                } else {
-                    self.core.receive(slot, self.ring.filled(buffer));
-                    self.ring.give_back(buffer);
-                }
+                self.received(slot, buffer);
             }
             Completion::Sent { slot, bytes } => self.sent(slot, bytes),
             Completion::ReceiveEnded { slot, end } => self.receive_ended(slot, end),
