@@ -2,16 +2,23 @@
 //!
 //! Never touches a message. Lives on the main thread.
 
+mod descriptors;
 mod echo;
+mod resolve;
+mod serve;
 mod signals;
 mod topology;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use crate::auth::AuthFault;
 use crate::config::{Config, ConfigErrors};
+use crate::control::ControlFault;
 use crate::shard::{ListenFault, ShardFault};
 
 pub use echo::{EchoServer, echo};
+pub use serve::serve;
 
 /// How a run ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +54,14 @@ pub enum ServeError {
     Shard(#[from] ShardFault),
     #[error("{what}: {source}")]
     System { what: &'static str, source: std::io::Error },
-    #[error("serve is not part of this build")]
-    Absent,
-}
-
-/// Runs a server until it is told to stop.
-pub fn serve(_config: Config, _options: ServeOptions) -> Result<ExitKind, ServeError> {
-    Err(ServeError::Absent)
+    #[error(transparent)]
+    Auth(#[from] AuthFault),
+    #[error("auth.public_key_file {path}: {source}", path = path.display())]
+    PublicKey { path: PathBuf, source: std::io::Error },
+    #[error("cannot listen on {address} for operators: {source} (listen.admin)")]
+    Admin { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Control(#[from] ControlFault),
+    #[error("{0}")]
+    Store(&'static str),
 }
