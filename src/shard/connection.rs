@@ -25,8 +25,8 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) enum Phase {
     Free,
-    /// The request for the upgrade is incomplete. The buffer is empty until a first part has come.
-    Handshake(Option<Box<Vec<u8>>>),
+    /// The request for the upgrade is incomplete; what has come of it.
+    Handshake(Vec<u8>),
     /// Frames come and go; the engine has a session.
     Open(Reader),
     /// The last bytes are on their way or have left, and the peer is given time to close; the engine knows nothing of it.
@@ -91,7 +91,7 @@ impl Connections {
             slot
         });
         let connection = &mut self.slots[slot as usize];
-        connection.phase = Phase::Handshake(None);
+        connection.phase = Phase::Handshake(Vec::new());
         connection.remote = remote;
         connection.since = since;
         SessionKey { slot, generation: connection.generation }

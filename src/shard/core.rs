@@ -202,25 +202,20 @@ impl Core {
         self.greetings_left = self.greetings_left.saturating_sub(1);
         let key = self.connections.key(slot);
         let Phase::Handshake(gathered) = &mut self.connections.at(slot).phase else { return };
-        let Some(mut gathered) = gathered.take() else {
+        if gathered.is_empty() {
             // Nearly always the whole request is in one piece, and nothing needs to be copied.
             let verdict = self.greeter.judge(bytes, self.now);
-            return self.conclude(key, verdict, bytes, None);
-        };
-        // Of what comes with the request no more is kept than one buffer's worth.
+            return self.conclude(key, verdict, bytes);
+        }
+        let mut gathered = std::mem::take(gathered);
         gathered.extend_from_slice(bytes);
         let verdict = self.greeter.judge(&gathered, self.now);
-        let mut all = std::mem::take(&mut *gathered);
-        self.conclude(key, verdict, &mut all, Some(gathered));
+        self.conclude(key, verdict, &mut gathered);
     }
 
-    fn conclude(&mut self, key: SessionKey, verdict: Verdict, bytes: &mut [u8], spare: Option<Box<Vec<u8>>>) {
+    fn conclude(&mut self, key: SessionKey, verdict: Verdict, bytes: &mut [u8]) {
         match verdict {
-            Verdict::Incomplete => {
-                let mut kept = spare.unwrap_or_default();
-                kept.extend_from_slice(bytes);
-                self.connections.at(key.slot).phase = Phase::Handshake(Some(kept));
-            }
+            Verdict::Incomplete => self.connections.at(key.slot).phase = Phase::Handshake(bytes.to_vec()),
             Verdict::Answer { response, refused } => {
                 self.metrics.connections_refused += u64::from(refused);
                 self.connections.at(key.slot).phase = Phase::Leaving;

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use crate::types::Frame;
 use buffers::Buffers;
-use flight::{Flight, Gather};
+use flight::{Flight, Pool};
 
 /// Sizes of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub struct Ring {
     listeners: Vec<Listener>,
     bell: Option<OwnedFd>,
     neighbours: Vec<OwnedFd>,
-    pool: Vec<Box<Gather>>,
+    pool: Pool,
     /// Requests for which the submission queue had no room although it was submitted (the kernel was out of memory). Bounded
     /// by four requests a connection.
     backlog: VecDeque<Entry>,
@@ -127,7 +127,7 @@ impl Ring {
             listeners: Vec::new(),
             bell: None,
             neighbours: Vec::new(),
-            pool: Vec::new(),
+            pool: Pool::default(),
             backlog: VecDeque::new(),
             held: 0,
             deaf: false,

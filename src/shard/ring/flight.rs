@@ -19,6 +19,11 @@ pub(super) enum Flight {
     Many(Box<Gather>),
 }
 
+/// Empty gathers for the next flights. Boxed, because the kernel reads a gather's header where it lies.
+#[derive(Debug, Default)]
+#[allow(clippy::vec_box)]
+pub(super) struct Pool(Vec<Box<Gather>>);
+
 /// Several frames that leave together: small ones copied side by side, large ones named by a vector.
 pub(super) struct Gather {
     /// Not empty: what is sent, and `frames` is empty.
@@ -37,11 +42,11 @@ impl std::fmt::Debug for Gather {
 
 impl Flight {
     /// Takes all `frames`; at least one. `pool` is where empty gathers come from.
-    pub(super) fn load(frames: &mut Vec<Frame>, pool: &mut Vec<Box<Gather>>) -> Flight {
+    pub(super) fn load(frames: &mut Vec<Frame>, pool: &mut Pool) -> Flight {
         if frames.len() == 1 {
             return Flight::One(frames.pop().expect("one frame was counted"));
         }
-        let mut gather = pool.pop().unwrap_or_default();
+        let mut gather = pool.0.pop().unwrap_or_default();
         gather.load(frames);
         Flight::Many(gather)
     }
@@ -74,13 +79,13 @@ impl Flight {
     }
 
     /// Forgets the frames; empty gathers go back to `pool`.
-    pub(super) fn unload(self, pool: &mut Vec<Box<Gather>>) {
+    pub(super) fn unload(self, pool: &mut Pool) {
         if let Flight::Many(mut gather) = self {
             gather.frames.clear();
             gather.vectors.clear();
             gather.copied.clear();
-            if pool.len() < POOL_MAX && gather.copied.capacity() <= 2 * COPY_BYTES_MAX {
-                pool.push(gather);
+            if pool.0.len() < POOL_MAX && gather.copied.capacity() <= 2 * COPY_BYTES_MAX {
+                pool.0.push(gather);
             }
         }
     }
