@@ -1,1 +1,2 @@
 //! Placeholder of the cli layer until it lands.
+pub mod bench;
