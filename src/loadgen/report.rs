@@ -66,7 +66,7 @@ impl Report {
     /// For people.
     pub fn table(&self) -> String {
         let mut figures = Table::new();
-        figures.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["figure", "median", "min", "max", "unit"]);
+        figures.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["figure", "median", "min", "max", "unit"]);
         for figure in &self.figures {
             let (low, high) = bounds(&figure.values);
             let spread = figure.values.len() > 1;
@@ -81,7 +81,7 @@ impl Report {
         let mut text = format!("{}: {}\n{figures}\n", self.scenario, self.setting);
         if !self.checks.is_empty() {
             let mut checks = Table::new();
-            checks.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["check", "value", "at most", "verdict"]);
+            checks.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["check", "value", "at most", "verdict"]);
             for check in &self.checks {
                 let verdict = match check.verdict {
                     Some(true) => "good",
@@ -122,6 +122,12 @@ impl Report {
             "figures": figures, "checks": checks, "warnings": self.warnings, "good": self.good(),
         })
     }
+}
+
+/// Median of `values` in medians of `base`; NaN, hence no verdict, when either is missing.
+pub fn ratio(values: &[f64], base: &[f64]) -> f64 {
+    let (value, base) = (median(values), median(base));
+    if value.is_normal() && base.is_normal() { value / base } else { f64::NAN }
 }
 
 /// Middle value; the mean of the two middle ones of an even number; NaN of none.
@@ -182,6 +188,8 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0]), 2.5);
         assert!(median(&[]).is_nan());
+        assert_eq!(ratio(&[3.0], &[1.0, 2.0]), 2.0);
+        assert!(ratio(&[3.0], &[f64::INFINITY]).is_nan() && ratio(&[0.0], &[1.0]).is_nan() && ratio(&[1.0], &[]).is_nan());
     }
 
     #[test]

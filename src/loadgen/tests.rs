@@ -21,6 +21,7 @@ fn a_good_server_passes_a_fan_out() {
     assert_all_good(&report);
     assert!(figure(&report, "deliveries_per_second") > 0.0);
     assert!(figure(&report, "delivery_p99_us") > 0.0);
+    assert!(figure(&report, "frames_per_read") >= 1.0 && figure(&report, "bytes_per_frame") > 64.0);
 }
 
 #[test]

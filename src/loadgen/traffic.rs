@@ -43,7 +43,9 @@ pub struct Traffic {
     asks_in_flight: usize,
     slots: Vec<Slot>,
     raw: Vec<RawState>,
+    /// Clocks when measuring began, until it ends.
     opening: Option<(FleetCounts, Times)>,
+    opened: bool,
     message: Vec<u8>,
 }
 
@@ -85,6 +87,7 @@ impl Traffic {
             slots: Vec::new(),
             raw: Vec::new(),
             opening: None,
+            opened: false,
             message: Vec::new(),
         }
     }
@@ -101,6 +104,7 @@ impl Traffic {
         self.next = 0;
         self.ended = false;
         self.opening = None;
+        self.opened = false;
         self.raw.clear();
         self.raw.resize_with(connections, RawState::default);
         if let Pattern::Closed { outstanding, .. } = plan.pattern {
@@ -120,9 +124,10 @@ impl Traffic {
     /// Sends what is due and notes the clocks at the edges of the measured stretch.
     pub fn tick(&mut self, fleet: &mut Fleet) {
         self.ask_more(fleet);
-        let Some(plan) = self.plan else { return };
+        let Some(plan) = self.plan.filter(|_| !self.ended) else { return };
         let now = fleet.now_ns();
-        if self.opening.is_none() && now >= plan.from_ns {
+        if !self.opened && now >= plan.from_ns {
+            self.opened = true;
             self.opening = Some((fleet.counts, this_thread_times()));
         }
         if now >= plan.to_ns {

@@ -4,7 +4,7 @@
 use super::super::error::{BenchError, BenchResult};
 use super::super::options::FanoutOptions;
 use super::super::plan::{Layout, Pattern};
-use super::super::report::{Report, median};
+use super::super::report::{Report, ratio};
 use super::super::stage::{Bare, Setup, Stage, Window};
 use super::{doubts, latency_figures, load_figures};
 
@@ -63,6 +63,9 @@ fn bare_layout(layout: Layout) -> Layout {
 }
 
 fn ceiling(bare: &mut Bare, options: &FanoutOptions, window: &Window) -> BenchResult<Window> {
+    if window.tally.frames == 0 {
+        return Err(BenchError::Server("no message arrived, so there is no frame to compare with".to_owned()));
+    }
     let frame_bytes = (window.tally.bytes as f64 / window.tally.frames as f64).round() as usize;
     let (warmup, seconds) = (options.timing.warmup, options.timing.seconds);
     // One message reaches one group; a pass of the bare loop reaches the sockets of one group, then of the next.
@@ -93,14 +96,14 @@ fn ceiling_figures(report: &mut Report, windows: &[Window], ceilings: &[Window],
     }
     let cost = |windows: &[Window]| windows.iter().map(|window| window.cpu_us_per(window.tally.deliveries)).collect::<Vec<f64>>();
     let (own, bare) = (cost(windows), cost(ceilings));
-    let ratio = median(&own) / median(&bare);
+    let factor = ratio(&own, &bare);
     report.figure("ceiling_cpu_us_per_send", "bare send(2) loop, processor time per send", "µs", bare);
     let rate = ceilings.iter().map(|window| window.per_cpu_second(window.tally.deliveries)).collect();
     report.figure("ceiling_sends_per_cpu_second", "bare send(2) loop, sends per second of its processor time", "1/s", rate);
     let reads = ceilings.iter().map(|window| window.tally.deliveries as f64 / window.tally.reads as f64).collect();
     report.figure("ceiling_frames_per_read", "bare send(2) loop, frames per read of a client", "", reads);
     let ceiling_saturated = doubts(report, ceilings, "bare loop");
-    report.at_most("server per delivery, in bare sends", ratio, SEND_RATIO_MAX, saturated || ceiling_saturated);
+    report.at_most("server per delivery, in bare sends", factor, SEND_RATIO_MAX, saturated || ceiling_saturated);
 }
 
 /// Percent of the deliveries due in the windows that did not arrive in them: nothing when the server keeps up.

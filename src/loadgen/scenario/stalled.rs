@@ -7,7 +7,7 @@ use super::super::error::{BenchError, BenchResult};
 use super::super::options::StalledOptions;
 use super::super::plan::{Layout, Pattern};
 use super::super::process::Process;
-use super::super::report::{Report, median};
+use super::super::report::{Report, ratio};
 use super::super::stage::{Setup, Stage, Window};
 use super::super::tally::quantile;
 use super::{doubts, latency_figures, load_figures};
@@ -114,7 +114,7 @@ impl Rounds {
         };
         let growth = |windows: &[Measured]| windows.iter().map(|measured| measured.growth_bytes / MEBIBYTE).collect::<Vec<f64>>();
         let (free, with) = (p99(&self.free), p99(&self.stalled));
-        let ratio = median(&with) / median(&free);
+        let factor = ratio(&with, &free);
         let worst_growth = growth(&self.stalled).into_iter().fold(f64::NEG_INFINITY, f64::max);
         report.figure("free_p99_us", "delivery p99 while everybody reads", "µs", free);
         report.figure("stalled_p99_us", "delivery p99 of the others during the stall", "µs", with);
@@ -137,7 +137,7 @@ impl Rounds {
         latency_figures(report, &with, true);
         load_figures(report, stage, &with);
         let saturated = doubts(report, &with, "with a stall") | doubts(report, &free, "without a stall");
-        report.at_most("p99 with a stall, in p99 without", ratio, P99_RATIO_MAX, saturated);
+        report.at_most("p99 with a stall, in p99 without", factor, P99_RATIO_MAX, saturated);
     }
 }
 
