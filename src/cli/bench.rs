@@ -1,10 +1,10 @@
 //! `corehub bench`: load generator scenarios on the command line. Owns arguments and output; `loadgen` measures.
 
-use std::process::ExitCode;
-
 use crate::loadgen::options::{FanoutOptions, IdleOptions, PrivateOptions, StalledOptions};
 use crate::loadgen::report::Report;
 use crate::loadgen::{BenchError, BenchResult, ceiling, ceiling_send, scenario};
+
+use super::{Exit, print};
 
 /// Measure a corehub server: open loop, latency from the time a message was due, costs in the server's processor time.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,9 +39,8 @@ struct CeilingOptions {
     connections: usize,
 }
 
-/// Runs the scenario and prints its result on standard output. 0: done; 1: failed, or `--assert` and not all checks good; 2: the
-/// options contradict each other or the machine.
-pub fn run(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
+/// Runs the scenario and prints its result on standard output. With `--assert` anything but good checks is a failure.
+pub fn bench(arguments: &BenchArguments) -> anyhow::Result<Exit> {
     let (report, common) = match &arguments.scenario {
         Scenario::Idle(options) => (scenario::idle::run(options), &options.common),
         Scenario::Fanout(options) => (scenario::fanout::run(options), &options.common),
@@ -52,27 +51,22 @@ pub fn run(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
     };
     match report {
         Ok(report) => {
-            print(&report, common.json)?;
-            Ok(if common.assert && !report.good() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+            print(&text(&report, common.json)?)?;
+            Ok(if common.assert && !report.good() { Exit::Failed } else { Exit::Done })
         }
         Err(fault @ BenchError::Usage(_)) => {
             eprintln!("corehub bench: {fault}");
-            Ok(ExitCode::from(2))
+            Ok(Exit::Refused)
         }
         Err(fault) => Err(fault.into()),
     }
 }
 
-fn bare(result: BenchResult<()>) -> anyhow::Result<ExitCode> {
+fn bare(result: BenchResult<()>) -> anyhow::Result<Exit> {
     result?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }
 
-fn print(report: &Report, json: bool) -> anyhow::Result<()> {
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report.json())?);
-    } else {
-        print!("{}", report.table());
-    }
-    Ok(())
+fn text(report: &Report, json: bool) -> anyhow::Result<String> {
+    Ok(if json { serde_json::to_string_pretty(&report.json())? + "\n" } else { report.table() })
 }

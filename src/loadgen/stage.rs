@@ -1,6 +1,6 @@
 //! Owns what all scenarios do alike: find or start the server, bring clients into their conversations, measure windows of load.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -63,14 +63,9 @@ impl Stage {
             Some(server) => (server.address, Some(server.process.clone()), server.secret.clone()),
             None => (common.server, common.pid.map(Process::new).transpose()?, secret(common)?),
         };
-        let expires_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() + TOKEN_SECONDS;
         let dial = Dial {
             address,
-            speech: Speech::Corehub {
-                path: common.path.clone(),
-                names: Names::fresh(),
-                tokens: TokenMaker::new(secret.as_bytes(), expires_at),
-            },
+            speech: Speech::Corehub { path: common.path.clone(), names: Names::fresh(), tokens: TokenMaker::new(secret) },
             partition: Partition { threads: common.threads.max(1), unit: setup.layout.unit(common.threads) },
             total: clients,
             small_buffer: setup.small_buffer,
@@ -277,12 +272,15 @@ fn rest_until(epoch: Instant, at_ns: u64, tell: impl FnOnce()) {
 }
 
 fn spawn(common: &Common, setup: &Setup, cpus: &Cpus) -> BenchResult<SpawnedServer> {
-    let plenty = "1000000".to_owned();
+    let connections = (setup.layout.clients() + 1_000).to_string();
+    let unlimited = || "0".to_owned();
     let mut settings = vec![
-        ("COREHUB_LIMITS__CONNECTIONS", (setup.layout.clients() + 1_000).to_string()),
-        ("COREHUB_LIMITS__CONNECTIONS_PER_IP", plenty.clone()),
-        ("COREHUB_LIMITS__CONNECTS_PER_SECOND", plenty.clone()),
-        ("COREHUB_LIMITS__MESSAGES_PER_SECOND", plenty),
+        ("COREHUB_LIMITS__CONNECTIONS", connections.clone()),
+        ("COREHUB_LIMITS__UNAUTHENTICATED_CONNECTIONS", connections),
+        ("COREHUB_LIMITS__CONNECTIONS_PER_IP", unlimited()),
+        ("COREHUB_LIMITS__CONNECTS_PER_SECOND", unlimited()),
+        ("COREHUB_LIMITS__MESSAGES_PER_SECOND", unlimited()),
+        ("COREHUB_LIMITS__USER_MESSAGES_PER_SECOND", unlimited()),
         ("COREHUB_STORE__KIND", common.store.clone().unwrap_or_else(|| setup.store.to_owned())),
     ];
     settings.extend(setup.settings.iter().cloned());
@@ -310,7 +308,6 @@ fn secret(common: &Common) -> BenchResult<String> {
     Ok(text.trim_end().to_owned())
 }
 
-const TOKEN_SECONDS: u64 = 24 * 3_600;
 const LEAD_NS: u64 = 20_000_000;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 const BARE_DRAIN: Duration = Duration::from_millis(300);

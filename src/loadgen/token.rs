@@ -1,36 +1,29 @@
-//! Owns the tokens that bench clients present. Never checks one; that is the server's work.
+//! Owns the tokens that bench clients present. Never checks one; that is the server's work. Used on generator threads.
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use serde::Serialize;
+use std::time::SystemTime;
+
+use crate::auth::{NewToken, issue};
+use crate::types::{Millis, UserId};
 
 use super::error::{BenchError, BenchResult};
 
 /// Makes HS256 tokens with the server's secret.
 pub struct TokenMaker {
-    key: EncodingKey,
-    expires_at: u64,
+    secret: String,
 }
 
 impl TokenMaker {
-    /// `expires_at` in Unix seconds: after the end of the run, so that no expiry disturbs it.
-    pub fn new(secret: &[u8], expires_at: u64) -> TokenMaker {
-        TokenMaker { key: EncodingKey::from_secret(secret), expires_at }
+    /// `secret` as in `auth.hmac_secret`.
+    pub fn new(secret: String) -> TokenMaker {
+        TokenMaker { secret }
     }
 
-    /// A token for `user` (claim `sub`).
+    /// A token for `user` that outlives every run.
     pub fn token(&self, user: &str) -> BenchResult<String> {
-        sign(&self.key, user, self.expires_at)
+        let user = UserId::new(user).map_err(|fault| BenchError::Usage(fault.to_string()))?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(issue(self.secret.as_bytes(), &NewToken::for_user(user, TOKEN_MS), Millis(now.as_millis() as u64)))
     }
 }
 
-#[derive(Serialize)]
-struct Claims<'a> {
-    sub: &'a str,
-    exp: u64,
-}
-
-fn sign(key: &EncodingKey, user: &str, expires_at: u64) -> BenchResult<String> {
-    let claims = Claims { sub: user, exp: expires_at };
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, key)
-        .map_err(|fault| BenchError::Usage(format!("the secret makes no token: {fault}")))
-}
+const TOKEN_MS: u64 = 24 * 3_600 * 1_000;

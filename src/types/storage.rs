@@ -130,10 +130,11 @@ pub enum Answer {
     },
     /// A write without more to say is durable.
     Done,
-    /// `MarkRead`: where read state is now, and whether it moved.
+    /// `MarkRead`: where read state is now, whether it moved, and who wrote (up to 64 distinct) what has become read.
     ReadAt {
         seq: Seq,
         moved: bool,
+        senders: Vec<UserId>,
     },
     Head(Seq),
     Group(Option<Box<GroupState>>),

@@ -1,1 +1,4 @@
-//! Owns bytes: WebSocket handshake and frames, JSON in and out.
+//! Owns bytes: the HTTP upgrade, WebSocket frames, JSON in and out.
+
+pub mod frame;
+pub mod json;
