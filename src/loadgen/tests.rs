@@ -191,6 +191,7 @@ impl ToyServer {
     }
 }
 
+#[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
 fn serve(stream: TcpStream, hub: &Mutex<Hub>, fault: Fault) {
     let mut user = String::new();
     let writer = stream.try_clone().expect("descriptors are left");
