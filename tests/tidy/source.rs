@@ -97,10 +97,10 @@ impl Source {
 
 /// Byte offsets at which `word` stands alone in `code`.
 pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    let inside = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let joins = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     code.match_indices(word).map(|(at, _)| at).filter(move |at| {
-        let bytes = code.as_bytes();
-        !(*at > 0 && inside(bytes.get(at - 1))) && !inside(bytes.get(at + word.len()))
+        let before = at.checked_sub(1).and_then(|at| code.as_bytes().get(at));
+        !joins(before) && !joins(code.as_bytes().get(at + word.len()))
     })
 }
 
