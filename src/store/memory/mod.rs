@@ -4,6 +4,7 @@
 
 mod duplicates;
 mod groups;
+mod lists;
 mod log;
 mod users;
 
@@ -152,12 +153,14 @@ impl MemoryBackend {
             Some((row, log.head()))
         });
         let Some((row, head)) = row else {
-            return Answer::ReadAt { seq: Seq::NONE, moved: false };
+            return Answer::ReadAt { seq: Seq::NONE, moved: false, senders: Vec::new() };
         };
         let seq = seq.min(head);
-        let moved = seq > row.read_seq;
-        row.read_seq = row.read_seq.max(seq);
-        Answer::ReadAt { seq: row.read_seq, moved }
+        let before = row.read_seq;
+        row.read_seq = before.max(seq);
+        let read_seq = row.read_seq;
+        let senders = self.senders(conversation, before, read_seq);
+        Answer::ReadAt { seq: read_seq, moved: read_seq > before, senders }
     }
 
     fn recall(&mut self, conversation: &ConversationId, seq: Seq, by: &UserId) {
@@ -254,6 +257,11 @@ impl Backend for MemoryBackend {
             Read::Row { user, device, conversation } => Answer::Row(self.row(user, device, conversation)),
             Read::Range(query) => Answer::Range(self.range(query)),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)),
+            Read::Summaries { user, limit, cursor } => self.summaries(user, *limit, cursor.as_deref()),
+            Read::Unread { user } => self.unread(user),
+            Read::Search { user, query, conversation, limit, cursor } => {
+                self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())
+            }
             Read::LastSeen { users } => {
                 let last_seen = |user: &UserId| self.users.user(user).and_then(|user| user.last_seen);
                 Answer::LastSeen(users.iter().map(|user| (user.clone(), last_seen(user))).collect())
