@@ -258,6 +258,7 @@ impl Shard {
     pub(super) fn recv_ack(&mut self, key: SessionKey, acks: Vec<(ConversationId, Seq)>, turn: &mut Turn<'_>) {
         let now_ms = turn.now.mono_ms();
         let Some(session) = self.ready(key).filter(|session| session.acks()) else { return };
+        let mut caught_up = false;
         for (conversation, seq) in acks {
             let Some(index) = session.cursor_of(&conversation) else { continue };
             let cursor = session.cursor(index);
@@ -273,12 +274,10 @@ impl Shard {
                 if let Some(sync) = session.sync.as_mut() {
                     sync.behind = sync.behind.saturating_sub(u32::from(counted));
                 }
-                if session.lagging == 0 {
-                    self.counters.lagging -= 1;
-                    break;
-                }
+                caught_up |= session.lagging == 0;
             }
         }
+        self.counters.lagging -= u64::from(caught_up);
         self.sync_progress(key, turn);
         self.arm(key);
     }

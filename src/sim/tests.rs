@@ -596,5 +596,39 @@ fn what_was_acked_outlives_a_crash() {
     });
 }
 
+#[test]
+fn confirmations_in_one_list_all_count() {
+    on_all_shards(|mut world| {
+        let (ann, cid) = (world.online("ann", "phone"), world.online("cid", "phone"));
+        let bob = world.auth("bob", "phone", json!({"acks": true}));
+        world.settle();
+        world.send(ann, "a", json!({"to_user_id": "bob", "content": "a"}));
+        world.node.run_ms(5_000);
+        world.send(cid, "c", json!({"to_user_id": "bob", "content": "c"}));
+        world.node.run_ms(4_800);
+        // The first one's repetition cannot be read just now, and then is not needed.
+        world.node.fail_store(0, 1);
+        world.node.run_ms(400);
+        let acks = json!([{"conversation_id": "p:ann:bob", "seq": 1}, {"conversation_id": "p:bob:cid", "seq": 1}]);
+        world.node.say(bob, &json!({"type": "recv_ack", "data": {"acks": acks}}));
+        world.node.run_ms(20_000);
+        assert_eq!(world.contents(bob), ["a", "c"]);
+        world.end();
+    });
+}
+
+#[test]
+fn a_single_sign_on_is_one_user_online() {
+    let one = |plan: &mut Plan| plan.settings.sessions_per_user = 1;
+    on_all_shards_with(one, |mut world| {
+        for _ in 0..3 {
+            world.online("ann", "phone");
+        }
+        let online: u64 = (0..world.node.shards()).map(|shard| world.node.counters(shard).online_users).sum();
+        assert_eq!(online, 1);
+        world.end();
+    });
+}
+
 /// Seeds per story and number of shards.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 10;
