@@ -391,8 +391,9 @@ impl Shard {
             self.route(asker.address.shard, body, turn);
             return;
         }
+        // Whose only session has just been evicted has been online all the time.
+        let first = !self.users.online.contains_key(&asker.user);
         let user = self.users.online.entry(asker.user.clone()).or_default();
-        let first = user.sessions.is_empty();
         let known_device = user.sessions.iter().any(|attached| attached.device == asker.device);
         user.sessions.push(Attached { address: asker.address, device: asker.device.clone() });
         self.counters.online_users += u64::from(first);
