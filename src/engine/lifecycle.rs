@@ -291,11 +291,11 @@ impl Shard {
     /// Has the wheel look at this session when its next deadline comes.
     pub(super) fn arm(&mut self, key: SessionKey) {
         let Some(session) = self.session(key) else { return };
-        let deadline = session.next_deadline();
-        if deadline < session.timers.armed {
+        let (deadline, armed) = (session.next_deadline(), session.timers.armed);
+        if deadline != NEVER && self.wheel.due_ms(deadline) < armed {
             let at = self.wheel.insert(key, deadline);
             if let Some(session) = self.session(key) {
-                session.timers.armed = at.max(deadline);
+                session.timers.armed = at;
             }
         }
     }
@@ -304,6 +304,10 @@ impl Shard {
     pub(super) fn look_at(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
         let now_ms = turn.now.mono_ms();
         let Some(session) = self.session(key) else { return };
+        // An entry that an earlier deadline has replaced: it would live on for ever if it were renewed.
+        if session.timers.armed > now_ms {
+            return;
+        }
         session.timers.armed = NEVER;
         if session.timers.phase <= now_ms {
             return self.phase_is_over(key, turn);

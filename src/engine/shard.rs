@@ -150,6 +150,11 @@ impl Shard {
         self.counters.sessions
     }
 
+    /// Entries of the timing wheel: about one per session; those of sessions that are gone run out by themselves.
+    pub fn timers_waiting(&self) -> usize {
+        self.wheel.len()
+    }
+
     /// Whether this shard holds anything for anybody: for leak checks when all clients are gone.
     pub fn leftovers(&self) -> Leftovers {
         Leftovers {

@@ -24,12 +24,22 @@ impl Wheel {
     /// Has `key` looked at once `at_ms` has passed (rounded up to a tick), or at the horizon if that is sooner. Returns the
     /// milliseconds at which that will be.
     pub fn insert(&mut self, key: SessionKey, at_ms: u64) -> u64 {
-        let tick = at_ms.div_ceil(TICK_MS).clamp(self.tick, self.tick + SLOTS as u64 - 1);
+        let tick = self.due_ms(at_ms) / TICK_MS;
         let slot = (tick % SLOTS as u64) as usize;
         self.slots[slot].push(key);
         self.occupied[slot / 64] |= 1 << (slot % 64);
         self.entries += 1;
         tick * TICK_MS
+    }
+
+    /// When an entry for `at_ms` would be looked at.
+    pub fn due_ms(&self, at_ms: u64) -> u64 {
+        at_ms.div_ceil(TICK_MS).clamp(self.tick, self.tick + SLOTS as u64 - 1) * TICK_MS
+    }
+
+    /// Entries that wait.
+    pub fn len(&self) -> usize {
+        self.entries
     }
 
     /// Moves the entries that are due at `now_ms` into `due`.
@@ -59,11 +69,6 @@ impl Wheel {
     /// Milliseconds of the earliest entry.
     pub fn next_ms(&self) -> Option<u64> {
         self.next_occupied().map(|tick| tick * TICK_MS)
-    }
-
-    #[cfg(test)]
-    fn is_empty(&self) -> bool {
-        self.entries == 0
     }
 
     fn next_occupied(&self) -> Option<u64> {
@@ -119,7 +124,7 @@ mod tests {
             wheel.sweep(now, &mut due);
             settle(&mut wheel, &mut expected, due, now);
         }
-        while !wheel.is_empty() {
+        while wheel.len() > 0 {
             let next = wheel.next_ms().unwrap();
             assert!(next + TICK_MS > now || next >= now);
             now = next.max(now);

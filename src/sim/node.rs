@@ -297,6 +297,11 @@ impl Node {
         self.seats.iter().map(|seat| seat.engine.leftovers()).collect()
     }
 
+    /// Entries of all timing wheels.
+    pub fn timers_waiting(&self) -> usize {
+        self.seats.iter().map(|seat| seat.engine.timers_waiting()).sum()
+    }
+
     /// Sessions that operators see.
     pub fn directory_len(&self) -> usize {
         self.directory.len()

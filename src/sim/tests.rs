@@ -630,5 +630,24 @@ fn a_single_sign_on_is_one_user_online() {
     });
 }
 
+#[test]
+fn a_busy_connection_keeps_few_timers() {
+    on_all_shards(|mut world| {
+        let ann = world.online("ann", "phone");
+        let bob = world.auth("bob", "phone", json!({"acks": true}));
+        world.settle();
+        for at in 1..=200 {
+            world.send(ann, &at.to_string(), json!({"to_user_id": "bob", "content": "x"}));
+            world.node.run_ms(1_500);
+            world.node.say(bob, &json!({"type": "recv_ack", "data": {"conversation_id": "p:ann:bob", "seq": at}}));
+        }
+        assert!(world.node.timers_waiting() < 60, "{}", world.node.timers_waiting());
+        world.node.run_ms(200_000);
+        assert!(world.node.timers_waiting() < 6, "{}", world.node.timers_waiting());
+        assert!(!world.node.line(bob).is_lost());
+        world.end();
+    });
+}
+
 /// Seeds per story and number of shards.
 const SEEDS: u64 = 10;
