@@ -30,6 +30,7 @@ pub enum Pending {
     Refill {
         key: SessionKey,
         session: SessionId,
+        conversation: ConversationId,
         cursor: u32,
         after: Seq,
     },

@@ -41,8 +41,9 @@ impl Shard {
         let viewer = session.account().user.clone();
         let cursor = session.cursor(index);
         let after = cursor.sent;
+        let conversation = cursor.conversation.clone();
         let query = RangeQuery {
-            conversation: cursor.conversation.clone(),
+            conversation: conversation.clone(),
             viewer: Some(viewer),
             after: Some(after),
             before: Some(cursor.head.next()),
@@ -53,15 +54,17 @@ impl Shard {
             bytes_max: (bytes_max - waiting) / 2,
         };
         self.counters.refills += 1;
-        let pending = Pending::Refill { key, session: id, cursor: index, after };
+        let pending = Pending::Refill { key, session: id, conversation, cursor: index, after };
         self.store(Operation::Read(Read::Range(query)), pending, turn);
     }
 
     /// A page has been read: it goes into the outbox, gaps are explained, and the cursor may be live again.
+    #[allow(clippy::too_many_arguments, reason = "they are the members of one pending request")]
     pub(super) fn refilled(
         &mut self,
         key: SessionKey,
         id: SessionId,
+        conversation: &ConversationId,
         index: u32,
         after: Seq,
         result: Result<Answer, StoreFault>,
@@ -77,10 +80,9 @@ impl Shard {
             return self.arm(key);
         };
         // Shed or confirmed in the meantime, or gone from the group: the page is for another place.
-        let fits = session
-            .cursors
-            .get(index as usize)
-            .is_some_and(|cursor| cursor.state == CursorState::Lagging && cursor.sent == after);
+        let fits = session.cursors.get(index as usize).is_some_and(|cursor| {
+            cursor.state == CursorState::Lagging && cursor.sent == after && cursor.conversation == *conversation
+        });
         if fits {
             self.take_page(key, index, page, turn);
         }
@@ -123,7 +125,7 @@ impl Shard {
         let covered = page.covered.1.min(head);
         if covered > at {
             self.skip(key, index, at.next(), covered, missing, turn);
-        } else if !page.has_more && at < head && page.covered.1 >= page.covered.0 {
+        } else if !page.has_more && at < head {
             // The log ends before what was announced: wait for it rather than spin.
             self.session(key).expect("still there").timers.refill = turn.now.mono_ms() + RETRY_MS;
         }

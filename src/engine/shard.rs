@@ -245,7 +245,9 @@ impl Shard {
             Pending::Append { conversation, asker } => self.appended(conversation, asker, reply.result, turn),
             Pending::ChangeGroup(plan) => self.group_changed(*plan, reply.result, turn),
             Pending::LoadUser { asker, wishes } => self.user_loaded(*asker, wishes, reply.result, turn),
-            Pending::Refill { key, session, cursor, after } => self.refilled(key, session, cursor, after, reply.result, turn),
+            Pending::Refill { key, session, conversation, cursor, after } => {
+                self.refilled(key, session, &conversation, cursor, after, reply.result, turn)
+            }
             Pending::SyncRows { key, session, request, cursors } => {
                 self.sync_rows(key, session, request, *cursors, reply.result, turn)
             }
