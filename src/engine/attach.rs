@@ -99,9 +99,13 @@ impl Shard {
             self.take_place(key, row, head, state.device_known, turn);
         }
         for (conversation, seq) in &opening.noted {
-            // A conversation that began while the snapshot was being read.
-            if !conversation.is_group() && !state.conversations.iter().any(|row| row.conversation == *conversation) {
-                self.add_lagging(key, conversation, Seq::NONE, *seq);
+            if state.conversations.iter().any(|row| row.conversation == *conversation) {
+                continue;
+            }
+            // A conversation that began, or a group that was entered, while the snapshot was being read.
+            match conversation.kind() {
+                ConversationKind::Group(group) => self.request_group(key, group, Seq::NONE, None, turn),
+                _ => self.add_lagging(key, conversation, Seq::NONE, *seq),
             }
         }
         if opening.wishes.presence {
@@ -289,9 +293,7 @@ impl Shard {
         .map(|session| session.key)
         .collect();
         for key in keys {
-            let again = self
-                .session(key)
-                .is_some_and(|session| session.cursor_of(&conversation).is_some_and(|index| session.cursor(index).reattach));
+            let again = self.wants_again(key, &conversation);
             self.drop_cursor(key, &conversation, turn);
             self.detach_from(&conversation, group.clone(), user.clone(), true, turn);
             if again {
@@ -373,6 +375,10 @@ impl Shard {
     /// The user became a member while these sessions were connected.
     pub(super) fn attach_sessions(&mut self, sessions: &SessionList, group: GroupId, turn: &mut Turn<'_>) {
         for key in sessions {
+            if let Some(opening) = self.session(*key).and_then(|session| session.opening.as_mut()) {
+                opening.note(&ConversationId::group(&group), Seq::NONE);
+                continue;
+            }
             self.request_group(*key, group.clone(), Seq::NONE, None, turn);
         }
     }
@@ -556,7 +562,18 @@ impl Shard {
 
     /// The home learns that a group it asked for is not for this session.
     pub(super) fn group_refused(&mut self, group: &GroupId, key: SessionKey, turn: &mut Turn<'_>) {
-        self.drop_cursor(key, &ConversationId::group(group), turn);
+        let conversation = ConversationId::group(group);
+        let again = self.wants_again(key, &conversation);
+        self.drop_cursor(key, &conversation, turn);
+        if again {
+            self.request_group(key, group.clone(), Seq::NONE, None, turn);
+        }
+    }
+
+    /// The user became a member again after what has just ended.
+    fn wants_again(&mut self, key: SessionKey, conversation: &ConversationId) -> bool {
+        let Some(session) = self.session(key) else { return false };
+        session.cursor_of(conversation).is_some_and(|index| session.cursor(index).reattach)
     }
 }
 

@@ -343,7 +343,7 @@ impl Session {
 
 impl super::session::Opening {
     /// A delivery that came before the snapshot.
-    fn note(&mut self, conversation: &ConversationId, seq: Seq) {
+    pub(super) fn note(&mut self, conversation: &ConversationId, seq: Seq) {
         match self.noted.iter_mut().find(|(known, _)| known == conversation) {
             Some((_, last)) => *last = seq.max(*last),
             None => self.noted.push((conversation.clone(), seq)),

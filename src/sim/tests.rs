@@ -649,5 +649,39 @@ fn a_busy_connection_keeps_few_timers() {
     });
 }
 
+#[test]
+fn who_is_added_while_connecting_is_in_the_group() {
+    let slow = |plan: &mut Plan| {
+        plan.pace.read_us = 10..=20_000;
+        plan.pace.mesh_us = 1..=20_000;
+    };
+    on_all_shards_with(slow, |mut world| {
+        let ann = world.online("ann", "phone");
+        world.ask(ann, "create_group", json!({"group_id": "g"}));
+        let mut expected = Vec::new();
+        for round in 0..8 {
+            world.node.say(ann, &json!({"type": "invite_to_group", "data": {"group_id": "g", "user_ids": ["bob"]}}));
+            world.node.run_ms(round * 3);
+            let bob = world.auth("bob", "phone", json!({}));
+            if round % 2 == 1 {
+                // Out and in again while it is attaching.
+                world.node.run_ms(round * 4);
+                for kind in ["remove_from_group", "invite_to_group"] {
+                    world.node.say(ann, &json!({"type": kind, "data": {"group_id": "g", "user_ids": ["bob"]}}));
+                }
+            }
+            world.node.run_ms(1_000);
+            world.send(ann, &round.to_string(), json!({"group_id": "g", "content": round.to_string()}));
+            world.node.run_ms(1_000);
+            expected.push(round.to_string());
+            assert_eq!(world.contents(bob).last(), expected.last());
+            world.node.tear(bob);
+            world.node.say(ann, &json!({"type": "remove_from_group", "data": {"group_id": "g", "user_ids": ["bob"]}}));
+            world.node.run_ms(1_000);
+        }
+        world.end();
+    });
+}
+
 /// Seeds per story and number of shards.
 const SEEDS: u64 = 10;
