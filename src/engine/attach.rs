@@ -401,12 +401,15 @@ impl Shard {
         let first = !self.users.online.contains_key(&asker.user);
         let user = self.users.online.entry(asker.user.clone()).or_default();
         let known_device = user.sessions.iter().any(|attached| attached.device == asker.device);
+        let alone = user.sessions.is_empty();
         user.sessions.push(Attached { address: asker.address, device: asker.device.clone() });
         self.counters.online_users += u64::from(first);
         if first || !known_device {
             self.presence_of(&asker.user, None, turn);
         }
-        self.share_rate(&asker.user, turn);
+        if !alone {
+            self.share_rate(&asker.user, turn);
+        }
         let read = Read::User { user: asker.user.clone(), device: asker.device.clone() };
         self.store(Operation::Read(read), Pending::LoadUser { asker: Box::new(asker), wishes }, turn);
     }
@@ -440,7 +443,7 @@ impl Shard {
     /// Tells each of a user's sessions how many share the user's rate.
     fn share_rate(&mut self, user: &UserId, turn: &mut Turn<'_>) {
         let Some(found) = self.users.online.get(user) else { return };
-        if found.sessions.len() < 2 || self.settings.user_messages_per_second == 0 {
+        if self.settings.user_messages_per_second == 0 {
             return;
         }
         let sessions = found.sessions.len() as u32;
@@ -546,17 +549,10 @@ impl Shard {
         self.route(address.shard, body, turn);
     }
 
-    pub(super) fn detach_group(&mut self, group: &GroupId, user: &UserId, shard: ShardId, removed: bool) {
+    pub(super) fn detach_group(&mut self, group: &GroupId, user: &UserId, shard: ShardId) {
         let conversation = ConversationId::group(group);
-        let Some(owned) = self.conversations.table.get_mut(&conversation).and_then(|entry| entry.group.as_mut()) else {
-            return;
-        };
-        let count = &mut owned.online_by_shard[shard.index()];
-        debug_assert!(*count > 0, "a session is detached once");
-        *count = count.saturating_sub(1);
-        // A membership that has ended is not counted any more, even if the user is a member again.
-        if !removed && let Some(member) = owned.members.get_mut(user) {
-            member.online = member.online.saturating_sub(1);
+        if let Some(owned) = self.conversations.table.get_mut(&conversation).and_then(|entry| entry.group.as_mut()) {
+            owned.detach(user, shard);
         }
     }
 
