@@ -242,7 +242,11 @@ impl Shard {
         if session.outbox.landed() {
             turn.effects.dirty.push(key);
         }
-        if session.reading_held && session.outbox.lane_bytes(Lane::Reply) * 2 <= bytes_max {
+        let messages = session.outbox.lane_bytes(Lane::Message);
+        if messages == 0 && session.sync.as_ref().is_some_and(|sync| sync.said) {
+            session.sync = None;
+        }
+        if session.reading_held && session.outbox.lane_bytes(Lane::Reply) * 2 <= bytes_max && messages <= bytes_max {
             session.reading_held = false;
             turn.effects.reading.push((key, true));
         }

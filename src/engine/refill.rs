@@ -13,7 +13,7 @@ use crate::types::storage::{Answer, Operation, RangePage, RangeQuery, Read, Stor
 use crate::types::{CloseCode, Command, ConversationId, ConversationKind, ErrorName, RequestId, Seq, SessionId, SessionKey};
 
 use super::cursor::CursorState;
-use super::outbox::Lane;
+use super::outbox::{Lane, LogMark};
 use super::pending::Pending;
 use super::session::{NEVER, Sync};
 use super::shard::{Shard, Turn};
@@ -150,7 +150,7 @@ impl Shard {
         let push = Push::Skipped { conversation, from, to, reason };
         let frame = self.encoder.push(&push, None);
         let session = self.session(key).expect("just found");
-        let mark = super::outbox::LogMark { cursor: index, seq: from };
+        let mark = LogMark { cursor: index, seq: from };
         if session.outbox.push(Lane::Message, frame, Some(mark)) {
             turn.effects.dirty.push(key);
         }
@@ -159,17 +159,22 @@ impl Shard {
 
     /// Sends `sync_done` once everything that was behind has been put on its way.
     pub(super) fn sync_progress(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        let bytes_max = self.settings.outbox_bytes_max;
         let Some(session) = self.ready(key) else { return };
-        let done = session.sync.as_ref().is_some_and(|sync| sync.attaching == 0 && sync.behind == 0);
-        if !done {
+        let Some(sync) = session.sync.as_mut().filter(|sync| !sync.said && sync.attaching == 0 && sync.behind == 0) else {
             return;
-        }
-        let sync = session.sync.take().expect("just seen");
+        };
+        sync.said = true;
+        let request = sync.request.clone();
         // Behind the messages it speaks of.
-        let frame = self.encoder.push(&Push::SyncDone, sync.request.as_ref());
+        let frame = self.encoder.push(&Push::SyncDone, request.as_ref());
         let session = self.session(key).expect("just found");
-        if session.outbox.push(Lane::Message, frame, None) {
+        if session.outbox.push(Lane::Message, frame, Some(LogMark::SYNC_DONE)) {
             turn.effects.dirty.push(key);
+        }
+        if !session.reading_held && session.outbox.lane_bytes(Lane::Message) > bytes_max {
+            session.reading_held = true;
+            turn.effects.reading.push((key, false));
         }
     }
 
@@ -324,7 +329,10 @@ impl Shard {
         }
         let session = self.session(key).expect("just found");
         // An older sync that is not finished is finished by this one.
-        session.sync = Some(Box::new(Sync { request, ..Sync::default() }));
+        let attaching = session.cursors.iter().filter(|cursor| cursor.state == CursorState::Attaching).count() as u32;
+        let behind =
+            session.cursors.iter().filter(|cursor| cursor.state == CursorState::Lagging && cursor.counted).count() as u32;
+        session.sync = Some(Box::new(Sync { request, attaching, behind, said: false }));
         for row in &state.conversations {
             let named = cursors.get(&row.conversation).copied();
             if named.is_none() && !cursors.is_empty() {

@@ -11,7 +11,7 @@ use crate::types::command::Wishes;
 use crate::types::{ConversationId, DeviceId, Millis, Request, Seq, SessionAddress, SessionId, SessionKey, ShardId, UserId};
 
 use super::cursor::{Cursor, CursorState};
-use super::outbox::Outbox;
+use super::outbox::{LogMark, Outbox};
 use super::rate::Bucket;
 
 /// One connection. Small while idle: what only some phases need is behind a pointer.
@@ -119,6 +119,8 @@ pub struct Sync {
     pub attaching: u32,
     /// Cursors that were behind when the sync began and still are.
     pub behind: u32,
+    /// It waits in the outbox, or has left.
+    pub said: bool,
 }
 
 impl Session {
@@ -193,16 +195,29 @@ impl Session {
         self.cursors[index as usize].lag(sent, head);
     }
 
-    /// Drops the log entries that wait (not those in flight) and moves their cursors back before them.
+    /// Drops the log entries that wait (not those in flight) and moves their cursors back before them. A `sync_done` among them
+    /// is owed again.
     pub fn shed(&mut self) {
         let mut dropped: SmallVec<[(u32, Seq); 8]> = SmallVec::new();
+        let mut undone = false;
         self.outbox.shed_messages(|mark| {
-            if !dropped.iter().any(|(cursor, _)| *cursor == mark.cursor) {
+            if mark == LogMark::SYNC_DONE {
+                undone = true;
+            } else if !dropped.iter().any(|(cursor, _)| *cursor == mark.cursor) {
                 dropped.push((mark.cursor, mark.seq));
             }
         });
         for (index, first) in dropped {
             self.lag(index, first.previous(), Seq::NONE);
+            if undone
+                && let Some(sync) = self.sync.as_mut()
+                && !std::mem::replace(&mut self.cursors[index as usize].counted, true)
+            {
+                sync.behind += 1;
+            }
+        }
+        if undone && let Some(sync) = self.sync.as_mut() {
+            sync.said = false;
         }
     }
 

@@ -683,5 +683,55 @@ fn who_is_added_while_connecting_is_in_the_group() {
     });
 }
 
+#[test]
+fn sync_done_comes_once_and_after_what_it_speaks_of() {
+    let small = |plan: &mut Plan| plan.settings.outbox_bytes_max = 16_000;
+    on_all_shards_with(small, |mut world| {
+        let ann = world.online("ann", "phone");
+        for at in 0..40 {
+            world.send(ann, &at.to_string(), json!({"to_user_id": "bob", "content": at.to_string()}));
+        }
+        world.settle();
+        let bob = world.auth("bob", "phone", json!({}));
+        world.node.set_reading(bob, false);
+        world.settle();
+        for at in 40..140 {
+            world.send(ann, &at.to_string(), json!({"to_user_id": "bob", "content": at.to_string()}));
+        }
+        world.node.run_ms(1_000);
+        world.node.set_reading(bob, true);
+        world.node.run_ms(1_000);
+        let kinds = world.kinds(bob);
+        assert_eq!(world.contents(bob), (0..140).map(|at| at.to_string()).collect::<Vec<_>>());
+        let done: Vec<usize> = (0..kinds.len()).filter(|at| kinds[*at] == "sync_done").collect();
+        assert!(done.len() == 1 && done[0] > 40, "{done:?}");
+        world.end();
+    });
+}
+
+#[test]
+fn counts_of_a_group_survive_leaving_and_coming_back() {
+    let slow = |plan: &mut Plan| plan.pace.mesh_us = 1..=20_000;
+    on_all_shards_with(slow, |mut world| {
+        let ann = world.online("ann", "phone");
+        world.ask(ann, "create_group", json!({"group_id": "g", "members": ["bob"]}));
+        for round in 0..6 {
+            let bobs = [world.online("bob", "a"), world.online("bob", "b")];
+            world.node.say(ann, &json!({"type": "remove_from_group", "data": {"group_id": "g", "user_ids": ["bob"]}}));
+            world.node.run_ms(round);
+            world.node.tear(bobs[0]);
+            world.node.say(ann, &json!({"type": "invite_to_group", "data": {"group_id": "g", "user_ids": ["bob"]}}));
+            world.node.run_ms(1_000);
+            let presence = world.ask(ann, "get_presence", json!({"group_id": "g"}));
+            assert_eq!(presence["data"]["online"], 2, "{presence}");
+            world.node.tear(bobs[1]);
+            world.node.run_ms(500);
+            let presence = world.ask(ann, "get_presence", json!({"group_id": "g"}));
+            assert_eq!(presence["data"]["online"], 1, "{presence}");
+        }
+        world.end();
+    });
+}
+
 /// Seeds per story and number of shards.
 const SEEDS: u64 = 10;
