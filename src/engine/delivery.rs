@@ -173,6 +173,7 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) {
         let frame = Frame::shared(parcel.frame);
+        let mut crowded = SessionList::new();
         let offer = Offer {
             seq: parcel.seq,
             origin: parcel.origin,
@@ -199,7 +200,9 @@ impl Shard {
                 Some(index) => index,
                 // Nothing was missed since the session was attached, so this one is the next.
                 None => {
-                    session.forget_settled_cursors();
+                    if session.cursors.len() >= CURSORS_KEPT && session.cursors.len() == session.cursors.capacity() {
+                        crowded.push(*key);
+                    }
                     session.add_cursor(Cursor::new(conversation.clone(), parcel.seq.previous(), CursorState::Live))
                 }
             };
@@ -209,33 +212,50 @@ impl Shard {
             }
         }
         self.counters.note_delivery(parcel.received_us, turn.now.mono_us);
+        // What is written need not be remembered here.
+        for key in crowded {
+            self.persist_deliveries(key, turn);
+            if let Some(session) = self.session(key) {
+                session.forget_settled_cursors();
+            }
+        }
     }
 
     pub(super) fn ephemeral_group(&mut self, group: &GroupId, whisper: Whisper, turn: &mut Turn<'_>) {
+        let bytes_max = self.settings.outbox_bytes_max;
         let Some(room) = self.rooms.find(group).and_then(|index| self.rooms.get_mut(index)) else { return };
         let frame = Frame::shared(whisper.frame.clone());
         for member in &room.members {
             let Some(session) = self.sessions[member.slot as usize].as_deref_mut() else { continue };
-            push_ephemeral(session, &whisper, &frame, turn);
+            push_ephemeral(session, &whisper, &frame, bytes_max, turn);
         }
     }
 
     pub(super) fn ephemeral_sessions(&mut self, sessions: &SessionList, whisper: Whisper, turn: &mut Turn<'_>) {
+        let bytes_max = self.settings.outbox_bytes_max;
         let frame = Frame::shared(whisper.frame.clone());
         for session in sessions {
             let Some(session) = self.ready(*session) else { continue };
-            push_ephemeral(session, &whisper, &frame, turn);
+            push_ephemeral(session, &whisper, &frame, bytes_max, turn);
         }
     }
 }
 
-fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, turn: &mut Turn<'_>) {
+fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, bytes_max: usize, turn: &mut Turn<'_>) {
     if session.id == whisper.except || !session.is_ready() {
         return;
     }
     let lane = match whisper.lane {
         EphemeralLane::Receipt => Lane::Reply,
         EphemeralLane::Ephemeral => Lane::Ephemeral,
+        EphemeralLane::Message => {
+            if session.outbox.lane_bytes(Lane::Message) <= bytes_max + RECEIPT_BYTES_MAX
+                && session.outbox.push(Lane::Message, frame.clone(), None)
+            {
+                turn.effects.dirty.push(session.key);
+            }
+            return;
+        }
     };
     // A reader who has stopped finds what receipts and events said in history and lists when it comes back to life.
     if lane == Lane::Reply && session.outbox.lane_bytes(lane) > RECEIPT_BYTES_MAX {
@@ -324,9 +344,6 @@ impl Session {
 
     /// Cursors of private conversations that have nothing to remember are made again when they are needed.
     fn forget_settled_cursors(&mut self) {
-        if self.cursors.len() < CURSORS_KEPT || self.cursors.len() < self.cursors.capacity() {
-            return;
-        }
         for index in 0..self.cursors.len() as u32 {
             let delivered = self.delivered(index);
             let cursor = &self.cursors[index as usize];

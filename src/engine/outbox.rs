@@ -220,6 +220,11 @@ impl Outbox {
         self.queues.as_deref().map_or(0, |queues| queues.bytes[lane as usize])
     }
 
+    /// Bytes of what the client itself asked for, waiting and in flight: its requests are held back while there is too much.
+    pub fn answer_bytes(&self) -> usize {
+        self.lane_bytes(Lane::Control) + self.lane_bytes(Lane::Reply)
+    }
+
     /// Bytes waiting and in flight.
     pub fn bytes(&self) -> usize {
         self.queues.as_deref().map_or(0, |queues| queues.bytes.iter().sum())

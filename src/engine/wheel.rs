@@ -24,17 +24,12 @@ impl Wheel {
     /// Has `key` looked at once `at_ms` has passed (rounded up to a tick), or at the horizon if that is sooner. Returns the
     /// milliseconds at which that will be.
     pub fn insert(&mut self, key: SessionKey, at_ms: u64) -> u64 {
-        let tick = self.due_ms(at_ms) / TICK_MS;
+        let tick = at_ms.div_ceil(TICK_MS).clamp(self.tick, self.tick + SLOTS as u64 - 1);
         let slot = (tick % SLOTS as u64) as usize;
         self.slots[slot].push(key);
         self.occupied[slot / 64] |= 1 << (slot % 64);
         self.entries += 1;
         tick * TICK_MS
-    }
-
-    /// When an entry for `at_ms` would be looked at.
-    pub fn due_ms(&self, at_ms: u64) -> u64 {
-        at_ms.div_ceil(TICK_MS).clamp(self.tick, self.tick + SLOTS as u64 - 1) * TICK_MS
     }
 
     /// Entries that wait.
