@@ -432,5 +432,5 @@ const NONSENSE: [&str; 6] = [
     "{\"type\": \"send_message\", \"data\": {}}",
     "{\"type\": \"mark_read\", \"message_id\": \"\", \"data\": {\"seq\": 0}}",
 ];
-const SHRINK_ATTEMPTS_MAX: usize = 400;
+const SHRINK_ATTEMPTS_MAX: usize = 2_000;
 const SETTLE_ROUNDS_MAX: usize = 200;
