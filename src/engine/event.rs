@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::auth::Identity;
 use crate::types::command::Wishes;
-use crate::types::envelope::Envelope;
+use crate::types::envelope::{Body, Envelope};
 use crate::types::outcome::Fault;
 use crate::types::storage::{StoreReply, Ticket};
 use crate::types::{CloseCode, Request, RequestId, SessionKey, ShardId};
@@ -40,6 +40,8 @@ pub enum Event {
     Store(StoreReply),
     /// The store's queue had no room for this request; nothing was done.
     StoreRefused { ticket: Ticket, retry_after_ms: u64 },
+    /// An operator wants something of whichever shard can do it.
+    Operator(Box<Body>),
     /// Time has passed: at least once when `next_deadline_ms` is reached.
     Tick,
     /// The server is going down: refuse new work, tell clients, close them over `window_ms`.

@@ -53,7 +53,7 @@ struct Queues {
     /// Bytes waiting and in flight, per lane.
     bytes: [usize; LANES],
     flight_bytes: usize,
-    /// Frames pushed and taken for good since the outbox was last empty of them.
+    /// The connection is on its shard's list of those that have something to send.
     dirty: bool,
 }
 
@@ -86,6 +86,9 @@ impl Outbox {
                 bytes += entry.frame.len();
                 count += 1;
                 queues.flight[lane] += 1;
+                if lane == Lane::Message as usize {
+                    queues.system = queues.system.saturating_sub(1);
+                }
                 frames.push(entry.frame.clone());
             }
         }
@@ -103,11 +106,85 @@ impl Outbox {
             }
         }
         queues.flight_bytes = 0;
+        queues.invariants();
         if queues.lanes.iter().all(VecDeque::is_empty) {
             self.queues = None;
             return false;
         }
+        queues.dirty = true;
+        true
+    }
+
+    /// Puts a system message before the chat messages that wait.
+    pub fn push_system(&mut self, frame: Frame, mark: LogMark) -> bool {
+        let queues = self.queues.get_or_insert_default();
+        let lane = Lane::Message as usize;
+        queues.bytes[lane] += frame.len();
+        let at = (queues.flight[lane] + queues.system) as usize;
+        queues.lanes[lane].insert(at, Entry { frame, mark });
+        queues.system += 1;
         queues.become_dirty()
+    }
+
+    /// Puts a frame whose older version, waiting under the same `key` in the same lane, it replaces. The ephemeral lane keeps at most
+    /// [`EPHEMERAL_FRAMES_MAX`] frames and sheds its oldest; the reply lane keeps its order and is bounded by its keys.
+    pub fn push_keyed(&mut self, lane: Lane, key: u64, frame: Frame) -> bool {
+        debug_assert!(lane != Lane::Message);
+        let queues = self.queues.get_or_insert_default();
+        let flight = queues.flight[lane as usize] as usize;
+        let entries = &mut queues.lanes[lane as usize];
+        let older = if key == 0 { None } else { (flight..entries.len()).find(|at| entries[*at].mark.seq == Seq(key)) };
+        let victim =
+            older.or_else(|| (lane == Lane::Ephemeral && entries.len() - flight >= EPHEMERAL_FRAMES_MAX).then_some(flight));
+        if let Some(victim) = victim {
+            let entry = entries.remove(victim).expect("the index was just found");
+            queues.bytes[lane as usize] -= entry.frame.len();
+        }
+        queues.bytes[lane as usize] += frame.len();
+        entries.push_back(Entry { frame, mark: LogMark { cursor: u32::MAX, seq: Seq(key) } });
+        queues.become_dirty()
+    }
+
+    /// Puts the connection's last frame behind everything that waits; what is ephemeral is shed.
+    pub fn push_last(&mut self, frame: Frame) -> bool {
+        let queues = self.queues.get_or_insert_default();
+        let lane = Lane::Ephemeral as usize;
+        let flight = queues.flight[lane] as usize;
+        for entry in queues.lanes[lane].drain(flight..) {
+            queues.bytes[lane] -= entry.frame.len();
+        }
+        self.push(Lane::Ephemeral, frame, None)
+    }
+
+    /// Drops the log entries that are not in flight, telling each one's mark, oldest first.
+    pub fn shed_messages(&mut self, mut tell: impl FnMut(LogMark)) {
+        let Some(queues) = self.queues.as_deref_mut() else { return };
+        let lane = Lane::Message as usize;
+        let flight = queues.flight[lane] as usize;
+        for entry in queues.lanes[lane].drain(flight..) {
+            queues.bytes[lane] -= entry.frame.len();
+            if entry.mark.cursor != u32::MAX {
+                tell(entry.mark);
+            }
+        }
+        queues.lanes[lane].shrink_to(flight);
+        queues.system = 0;
+    }
+
+    /// Log entries of this cursor no longer move it when they are shed.
+    pub fn forget_cursor(&mut self, cursor: u32) {
+        let Some(queues) = self.queues.as_deref_mut() else { return };
+        for entry in &mut queues.lanes[Lane::Message as usize] {
+            if entry.mark.cursor == cursor {
+                entry.mark.cursor = u32::MAX;
+            }
+        }
+    }
+
+    /// The first log entry of a cursor that waits or is in flight.
+    pub fn first_waiting(&self, cursor: u32) -> Option<Seq> {
+        let queues = self.queues.as_deref()?;
+        queues.lanes[Lane::Message as usize].iter().filter(|entry| entry.mark.cursor == cursor).map(|entry| entry.mark.seq).min()
     }
 
     /// True when frames wait that are not in flight.
@@ -139,7 +216,94 @@ impl Queues {
         self.lanes.iter().zip(self.flight).any(|(entries, flight)| entries.len() > flight as usize)
     }
 
+    fn invariants(&self) {
+        debug_assert!(
+            self.lanes
+                .iter()
+                .zip(self.bytes)
+                .all(|(entries, bytes)| { entries.iter().map(|entry| entry.frame.len()).sum::<usize>() == bytes }),
+            "a lane's bytes are the sum of its frames"
+        );
+        debug_assert!(self.system as usize <= self.lanes[Lane::Message as usize].len());
+    }
+
     fn become_dirty(&mut self) -> bool {
         !std::mem::replace(&mut self.dirty, true) && self.flight_bytes == 0
+    }
+}
+
+/// Ephemeral frames that wait for one connection at most.
+pub const EPHEMERAL_FRAMES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(byte: u8) -> Frame {
+        Frame::own(&[byte; 4])
+    }
+
+    fn taken(outbox: &mut Outbox) -> Vec<u8> {
+        let mut frames = Vec::new();
+        outbox.take(64, 1 << 20, &mut frames);
+        outbox.landed();
+        frames.iter().map(|frame| frame.bytes()[0]).collect()
+    }
+
+    fn mark(cursor: u32, seq: u64) -> Option<LogMark> {
+        Some(LogMark { cursor, seq: Seq(seq) })
+    }
+
+    #[test]
+    fn lanes_leave_in_order_of_importance() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.push(Lane::Message, frame(3), mark(0, 1)));
+        assert!(!outbox.push(Lane::Ephemeral, frame(4), None));
+        outbox.push(Lane::Reply, frame(2), None);
+        outbox.push(Lane::Control, frame(1), None);
+        outbox.push_system(frame(9), LogMark { cursor: 1, seq: Seq(1) });
+        assert_eq!(taken(&mut outbox), [1, 2, 9, 3, 4]);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_flight_is_never_shed_and_marks_come_back() {
+        let mut outbox = Outbox::default();
+        for seq in 1..=4 {
+            outbox.push(Lane::Message, frame(seq as u8), mark(0, seq));
+        }
+        let mut frames = Vec::new();
+        assert_eq!(outbox.take(2, 1 << 20, &mut frames), 8);
+        let mut shed = Vec::new();
+        outbox.shed_messages(|mark| shed.push(mark.seq.0));
+        assert_eq!(shed, [3, 4]);
+        assert_eq!(outbox.first_waiting(0), Some(Seq(1)));
+        assert!(!outbox.landed());
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn dirty_once_until_taken() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.push(Lane::Reply, frame(1), None));
+        assert!(!outbox.push(Lane::Reply, frame(2), None));
+        let mut frames = Vec::new();
+        outbox.take(1, 1 << 20, &mut frames);
+        // While a flight is under way its landing makes the connection dirty again.
+        assert!(!outbox.push(Lane::Reply, frame(3), None));
+        assert!(outbox.landed());
+        assert_eq!(taken(&mut outbox), [2, 3]);
+    }
+
+    #[test]
+    fn keyed_frames_replace_and_the_ephemeral_lane_is_bounded() {
+        let mut outbox = Outbox::default();
+        outbox.push_keyed(Lane::Ephemeral, 7, frame(1));
+        outbox.push_keyed(Lane::Ephemeral, 7, frame(2));
+        assert_eq!(taken(&mut outbox), [2]);
+        for key in 1..=200 {
+            outbox.push_keyed(Lane::Ephemeral, key, frame(key as u8));
+        }
+        assert_eq!(outbox.lane_bytes(Lane::Ephemeral), EPHEMERAL_FRAMES_MAX * 4);
     }
 }

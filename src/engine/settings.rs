@@ -12,6 +12,8 @@ pub enum SessionPolicy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub node: String,
+    /// The same on all shards of a process: which shard owns what follows from it.
+    pub placement_seed: u64,
     pub auth_timeout_ms: u64,
     pub expiry_grace_ms: u64,
     pub heartbeat_interval_ms: u64,
@@ -52,6 +54,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             node: "node-1".to_owned(),
+            placement_seed: 0,
             auth_timeout_ms: 10_000,
             expiry_grace_ms: 30_000,
             heartbeat_interval_ms: 54_000,

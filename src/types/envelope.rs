@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
+use compact_str::CompactString;
+
 use super::command::{Command, Wishes};
 use super::frame::SharedFrame;
-use super::id::{ConversationId, DeviceId, GroupId, RequestId, Seq, SessionAddress, SessionId, UserId};
+use super::id::{ConversationId, DeviceId, GroupId, RequestId, Seq, SessionAddress, SessionId, SessionKey, ShardId, UserId};
 use super::outcome::{CloseCode, Fault};
 use super::push::{PresenceEntry, Push};
-use super::record::Role;
+use super::record::{RawJson, Role, SharedMessage};
 use super::storage::UserState;
 use super::time::Millis;
 
@@ -47,16 +49,30 @@ pub enum Body {
         conversation: ConversationId,
         command: Command,
     },
+    /// The same about a message that was looked up.
+    AskAbout {
+        asker: Asker,
+        message: SharedMessage,
+        command: Command,
+    },
     /// A session of a member wants this group's messages from now on.
     AttachGroup {
         group: GroupId,
         asker: Asker,
     },
-    /// A session that was attached is gone.
+    /// A session that was attached is gone, or was taken out because its user was `removed`.
     DetachGroup {
         group: GroupId,
         user: UserId,
-        shard: ShardIdOf,
+        shard: ShardId,
+        removed: bool,
+    },
+    /// Writes a notification into `s:<user>`; its outcome is told to `asker` when there is one.
+    Notify {
+        user: UserId,
+        kind: CompactString,
+        content: RawJson,
+        asker: Option<Box<Asker>>,
     },
 
     // Home → owner of a user.
@@ -73,19 +89,20 @@ pub enum Body {
     },
     /// Presence of users: once, and on every change when `watch`.
     AskPresence {
-        asker: Asker,
+        asker: Box<Asker>,
         users: Vec<UserId>,
         watch: bool,
         gather: u64,
     },
+    /// Watch on behalf of a session, without an answer now.
+    Watch {
+        users: Vec<UserId>,
+        address: SessionAddress,
+        session: SessionId,
+    },
     Unwatch {
         users: Vec<UserId>,
         address: SessionAddress,
-    },
-    /// A request that the user's owner decides.
-    AskUser {
-        asker: Asker,
-        command: Command,
     },
 
     // Owner of a conversation → home.
@@ -93,29 +110,29 @@ pub enum Body {
     GroupAttached {
         group: GroupId,
         address: SessionAddress,
+        user: UserId,
         head: Seq,
         joined: Seq,
     },
-    /// The session's user is no member (any more).
+    /// The session's user is no member.
+    GroupRefused {
+        group: GroupId,
+        address: SessionAddress,
+    },
+    /// The user is no member any more: nothing that follows is for them.
     GroupDetached {
         group: GroupId,
         user: UserId,
-        notify: bool,
     },
     /// One message for all local members of a group.
     DeliverGroup {
         group: GroupId,
-        seq: Seq,
-        origin: SessionId,
-        frame: SharedFrame,
+        parcel: Parcel,
     },
-    /// Something without `seq` for all local members; `key` tells which older one it replaces while waiting.
+    /// Something without `seq` for all local members.
     EphemeralGroup {
         group: GroupId,
-        except: SessionId,
-        lane: EphemeralLane,
-        key: u64,
-        frame: SharedFrame,
+        whisper: Whisper,
     },
 
     // Owner of a conversation → owner of a user.
@@ -123,16 +140,11 @@ pub enum Body {
     DeliverUser {
         user: UserId,
         conversation: ConversationId,
-        seq: Seq,
-        origin: SessionId,
-        frame: SharedFrame,
+        parcel: Parcel,
     },
     EphemeralUser {
         user: UserId,
-        except: SessionId,
-        lane: EphemeralLane,
-        key: u64,
-        frame: SharedFrame,
+        whisper: Whisper,
     },
     /// The user became a member: their sessions attach.
     MemberAdded {
@@ -159,16 +171,11 @@ pub enum Body {
     DeliverSessions {
         sessions: SessionList,
         conversation: ConversationId,
-        seq: Seq,
-        origin: SessionId,
-        frame: SharedFrame,
+        parcel: Parcel,
     },
     EphemeralSessions {
         sessions: SessionList,
-        except: SessionId,
-        lane: EphemeralLane,
-        key: u64,
-        frame: SharedFrame,
+        whisper: Whisper,
     },
     AttachSessions {
         sessions: SessionList,
@@ -195,13 +202,19 @@ pub enum Body {
         gather: u64,
         entries: Vec<PresenceEntry>,
     },
+    /// A group's owner names the users a session asked to watch.
+    WatchFor {
+        address: SessionAddress,
+        session: SessionId,
+        users: Vec<UserId>,
+    },
     PresenceChanged {
         address: SessionAddress,
         entry: Arc<PresenceEntry>,
     },
 
     // Operators.
-    /// Closes sessions of a user (all, or one device, or one session).
+    /// Closes sessions of a user (all, or one device).
     Kick {
         user: UserId,
         device: Option<DeviceId>,
@@ -211,7 +224,7 @@ pub enum Body {
         address: SessionAddress,
         close: CloseCode,
     },
-    /// Role change decided by an operator.
+    /// Changes a member's role; nobody is answered.
     SetRole {
         group: GroupId,
         user: UserId,
@@ -219,11 +232,30 @@ pub enum Body {
     },
 }
 
-/// Sessions of one home shard.
-pub type SessionList = smallvec::SmallVec<[super::id::SessionKey; 2]>;
+/// A log entry on its way to connections: encoded once, one reference per shard.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub seq: Seq,
+    /// The session that sent it, which gets no push of it.
+    pub origin: SessionId,
+    pub frame: SharedFrame,
+    /// Monotonic microseconds when the message was received, for latency histograms.
+    pub received_us: u64,
+}
 
-/// A shard, named in a body.
-pub type ShardIdOf = super::id::ShardId;
+/// Something without `seq` on its way to connections.
+#[derive(Clone, Debug)]
+pub struct Whisper {
+    /// The session that caused it, which does not hear it.
+    pub except: SessionId,
+    pub lane: EphemeralLane,
+    /// Tells which older one it replaces while it waits; 0 = none.
+    pub key: u64,
+    pub frame: SharedFrame,
+}
+
+/// Sessions of one home shard.
+pub type SessionList = smallvec::SmallVec<[SessionKey; 2]>;
 
 /// In which lane something without `seq` waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

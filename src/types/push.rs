@@ -60,7 +60,8 @@ pub enum Push {
         conversation: ConversationId,
         messages: Vec<SharedMessage>,
         has_more: bool,
-        next: Option<Seq>,
+        /// Where the page after this one begins; goes back in as `cursor`.
+        next: Option<HistoryNext>,
     },
     Conversations {
         conversations: Vec<ConversationSummary>,
@@ -83,6 +84,15 @@ pub enum Push {
         targets: Vec<String>,
     },
     Error(Fault),
+}
+
+/// Where the next page of a history begins, and in which direction it lies; the bound is exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryNext {
+    /// Older messages: the next page is asked for as with `before_seq`.
+    Before(Seq),
+    /// Newer messages: the next page is asked for as with `after_seq`.
+    After(Seq),
 }
 
 /// Data of `auth_success`.

@@ -1,0 +1,131 @@
+//! Owns the reading of a token's header and claims, with every type checked (RFC 7519 section 4, RFC 7515 section 4). Never
+//! compares with a clock or a key. Pure; lives on whichever thread verifies.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::{Algorithm, TokenFault};
+use crate::types::id::check_id;
+use crate::types::{DeviceId, Millis, UserId};
+
+/// The header as far as it may say anything: `kid`, `jku`, `x5u` and `jwk` are not even read, since keys are only configured.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default, deserialize_with = "present")]
+    crit: bool,
+}
+
+/// Reads the header and answers with its algorithm, or why it is refused.
+pub(super) fn read_header(json: &[u8]) -> Result<Algorithm, TokenFault> {
+    let header: Header =
+        serde_json::from_slice(json).map_err(|_| TokenFault::Bad("the header is not a JSON object with one alg"))?;
+    if header.crit {
+        // RFC 7515 section 4.1.11: extensions that are not understood make the token invalid, and none is understood.
+        return Err(TokenFault::Bad("crit in the header is not supported"));
+    }
+    Algorithm::known(&header.alg).ok_or(TokenFault::Bad("the algorithm is not allowed"))
+}
+
+/// The claims, typed. Times are as in the token: whole seconds, here in milliseconds.
+pub(super) struct Claims {
+    pub(super) user: UserId,
+    pub(super) device: Option<DeviceId>,
+    pub(super) expires_at: Option<Millis>,
+    pub(super) not_before: Option<Millis>,
+    pub(super) issued_at: Option<Millis>,
+    pub(super) token_id: Option<String>,
+    audience: Option<Value>,
+    issuer: Option<Value>,
+}
+
+impl Claims {
+    pub(super) fn read(json: &[u8]) -> Result<Claims, TokenFault> {
+        let raw: RawClaims =
+            serde_json::from_slice(json).map_err(|_| TokenFault::Bad("the claims are not a JSON object without repeats"))?;
+        let user = match raw.sub {
+            Some(Value::String(text)) => UserId::new(&text).map_err(|_| TokenFault::Bad(BAD_SUBJECT))?,
+            _ => return Err(TokenFault::Bad(BAD_SUBJECT)),
+        };
+        let device = match raw.device_id {
+            None => None,
+            Some(Value::String(text)) => Some(DeviceId::new(&text).map_err(|_| TokenFault::Bad(BAD_DEVICE))?),
+            Some(_) => return Err(TokenFault::Bad(BAD_DEVICE)),
+        };
+        let token_id = match raw.jti {
+            None => None,
+            Some(Value::String(text)) if check_id(&text).is_ok() => Some(text),
+            Some(_) => return Err(TokenFault::Bad("jti must be a text of 1 to 128 bytes without control characters")),
+        };
+        Ok(Claims {
+            user,
+            device,
+            expires_at: seconds(raw.exp, "exp must be a whole number of seconds since 1970")?,
+            not_before: seconds(raw.nbf, "nbf must be a whole number of seconds since 1970")?,
+            issued_at: seconds(raw.iat, "iat must be a whole number of seconds since 1970")?,
+            token_id,
+            audience: raw.aud,
+            issuer: raw.iss,
+        })
+    }
+
+    /// True when `aud` (a text or an array of texts) names one of `wanted`.
+    pub(super) fn audience_is_one_of(&self, wanted: &[String]) -> bool {
+        let named = |value: &Value| value.as_str().is_some_and(|text| wanted.iter().any(|one| one == text));
+        match &self.audience {
+            Some(Value::Array(values)) => values.iter().all(Value::is_string) && values.iter().any(named),
+            Some(value) => named(value),
+            None => false,
+        }
+    }
+
+    /// True when `iss` is exactly `wanted`, byte for byte.
+    pub(super) fn issuer_is(&self, wanted: &str) -> bool {
+        self.issuer.as_ref().and_then(Value::as_str) == Some(wanted)
+    }
+}
+
+/// The claims as they came. A `null` counts as present and of the wrong type; a repeated name is refused by the reader.
+#[derive(Deserialize)]
+struct RawClaims {
+    #[serde(default, deserialize_with = "any")]
+    sub: Option<Value>,
+    #[serde(default, deserialize_with = "any")]
+    exp: Option<Value>,
+    #[serde(default, deserialize_with = "any")]
+    nbf: Option<Value>,
+    #[serde(default, deserialize_with = "any")]
+    iat: Option<Value>,
+    #[serde(default, deserialize_with = "any")]
+    aud: Option<Value>,
+    #[serde(default, deserialize_with = "any")]
+    iss: Option<Value>,
+    #[serde(default, deserialize_with = "any")]
+    jti: Option<Value>,
+    #[serde(default, deserialize_with = "any")]
+    device_id: Option<Value>,
+}
+
+fn any<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(input).map(Some)
+}
+
+fn present<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
+    serde::de::IgnoredAny::deserialize(input).map(|_| true)
+}
+
+/// A NumericDate (RFC 7519 section 2). Fractions are refused: no issuer needs them, and what rounds can be made to overflow.
+fn seconds(value: Option<Value>, reason: &'static str) -> Result<Option<Millis>, TokenFault> {
+    match value {
+        None => Ok(None),
+        Some(value) => match value.as_u64() {
+            Some(seconds) if seconds <= SECONDS_MAX => Ok(Some(Millis(seconds * 1_000))),
+            _ => Err(TokenFault::Bad(reason)),
+        },
+    }
+}
+
+/// The end of the year 9999: later times are mistakes of unit, not wishes.
+const SECONDS_MAX: u64 = 253_402_300_799;
+const BAD_SUBJECT: &str = "sub must be a user id: 1 to 128 bytes of text without control characters";
+const BAD_DEVICE: &str = "device_id must be 1 to 128 bytes of text without control characters";

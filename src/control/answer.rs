@@ -1,0 +1,68 @@
+//! Owns the form of answers: errors as `{"error": {"code", "name", "message"}}`, lists by pages. Never decides what is said.
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::types::ErrorName;
+
+/// A refusal. Names are those of the protocol, and a few that only HTTP needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RestFault {
+    status: StatusCode,
+    name: &'static str,
+    message: Cow<'static, str>,
+}
+
+impl RestFault {
+    pub(super) fn new(name: ErrorName, message: impl Into<Cow<'static, str>>) -> RestFault {
+        let status = StatusCode::from_u16(name.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        RestFault { status, name: name.name(), message: message.into() }
+    }
+
+    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> RestFault {
+        RestFault::new(ErrorName::BadRequest, message)
+    }
+
+    pub(super) fn no_such_connection(message: &'static str) -> RestFault {
+        RestFault { status: StatusCode::NOT_FOUND, name: "NO_SUCH_CONNECTION", message: message.into() }
+    }
+
+    pub(super) fn no_such_path() -> RestFault {
+        let message = "there is nothing at this path; /openapi.json lists what there is".into();
+        RestFault { status: StatusCode::NOT_FOUND, name: "NOT_FOUND", message }
+    }
+
+    pub(super) fn wrong_method() -> RestFault {
+        let message = "this path does not know this method; Allow names those it knows".into();
+        RestFault { status: StatusCode::METHOD_NOT_ALLOWED, name: "METHOD_NOT_ALLOWED", message }
+    }
+
+    pub(super) fn timeout() -> RestFault {
+        let message = "the request was not complete in time".into();
+        RestFault { status: StatusCode::REQUEST_TIMEOUT, name: "REQUEST_TIMEOUT", message }
+    }
+
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl IntoResponse for RestFault {
+    fn into_response(self) -> Response {
+        let body = json!({"error": {"code": self.status.as_u16(), "name": self.name, "message": self.message}});
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,66 @@
+//! Notifications: entries in a user's system conversation, in the log like everything else, before chat on the wire.
+
+use compact_str::CompactString;
+
+use crate::engine::conversations::Waiting;
+use crate::engine::shard::{Shard, Turn};
+use crate::types::envelope::{Asker, Body};
+use crate::types::record::{Message, MessageKind};
+use crate::types::{ConversationId, GroupId, RawJson, Seq, SessionId, UserId};
+
+impl Shard {
+    /// Writes a notification into `s:<user>`. Runs on that conversation's owner.
+    pub(in crate::engine) fn notify(
+        &mut self,
+        user: UserId,
+        kind: CompactString,
+        content: RawJson,
+        asker: Option<Box<Asker>>,
+        turn: &mut Turn<'_>,
+    ) {
+        let conversation = ConversationId::system(&user);
+        if self.prepare(&conversation, turn) {
+            self.notify_now(&conversation, kind, content, asker, turn);
+        } else {
+            self.wait(&conversation, Waiting::Notify { kind, content, asker }, turn);
+        }
+    }
+
+    pub(super) fn notify_now(
+        &mut self,
+        conversation: &ConversationId,
+        kind: CompactString,
+        content: RawJson,
+        asker: Option<Box<Asker>>,
+        turn: &mut Turn<'_>,
+    ) {
+        let message = Message {
+            conversation: conversation.clone(),
+            seq: Seq::NONE,
+            id: self.next_message_id(turn.now.wall),
+            sender: None,
+            origin: SessionId::NONE,
+            client_id: None,
+            kind: MessageKind::Notification(kind),
+            content,
+            created_at: turn.now.wall,
+            extra: None,
+        };
+        self.append_message(message, asker, turn);
+    }
+
+    /// Tells users that they were added to a group.
+    pub(super) fn notify_invited(&mut self, users: Vec<UserId>, group: &GroupId, by: &UserId, turn: &mut Turn<'_>) {
+        let text = format!(
+            "{{\"group_id\":{},\"by\":{}}}",
+            RawJson::string(group.as_str()).as_str(),
+            RawJson::string(by.as_str()).as_str()
+        );
+        for user in users {
+            let owner = self.owner_of(&ConversationId::system(&user));
+            let content = RawJson::from_validated(&text);
+            let body = Body::Notify { user, kind: CompactString::const_new("group_invite"), content, asker: None };
+            self.route_anew(owner, body, turn);
+        }
+    }
+}

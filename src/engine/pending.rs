@@ -1,0 +1,131 @@
+//! Owns what a shard means to do once the store has answered: one entry per ticket.
+
+use crate::types::command::{Command, HistoryQuery, Wishes};
+use crate::types::envelope::Asker;
+use crate::types::push::GroupEvent;
+use crate::types::record::Member;
+use crate::types::storage::Ticket;
+use crate::types::{ConversationId, GroupId, RequestId, Seq, SessionId, SessionKey, UserId};
+use indexmap::IndexMap;
+
+/// Requests the store has not answered.
+#[derive(Debug, Default)]
+pub struct PendingTable {
+    entries: slab::Slab<Pending>,
+}
+
+/// What an answer is for.
+#[derive(Debug)]
+pub enum Pending {
+    LoadConversation(ConversationId),
+    Append {
+        conversation: ConversationId,
+        asker: Option<Box<Asker>>,
+    },
+    ChangeGroup(Box<GroupPlan>),
+    LoadUser {
+        asker: Box<Asker>,
+        wishes: Wishes,
+    },
+    Refill {
+        key: SessionKey,
+        session: SessionId,
+        cursor: u32,
+        after: Seq,
+    },
+    /// `sync`: the user's rows, and what the client says it has.
+    SyncRows {
+        key: SessionKey,
+        session: SessionId,
+        request: Option<RequestId>,
+        cursors: Box<IndexMap<ConversationId, Seq>>,
+    },
+    History {
+        asker: Box<Asker>,
+        query: Box<HistoryQuery>,
+        conversation: ConversationId,
+    },
+    /// Where the message of a request is.
+    Locate {
+        asker: Box<Asker>,
+        command: Box<Command>,
+    },
+    MarkRead {
+        asker: Box<Asker>,
+        conversation: ConversationId,
+    },
+    Recall {
+        asker: Box<Asker>,
+        conversation: ConversationId,
+        message_id: crate::types::MessageId,
+        seq: Seq,
+    },
+    /// A list for a client.
+    List {
+        asker: Box<Asker>,
+    },
+    /// A write whose success is all there is to say.
+    AckWhenDone {
+        asker: Box<Asker>,
+    },
+    PresenceLastSeen {
+        asker: Box<Asker>,
+        gather: u64,
+        entries: Vec<crate::types::push::PresenceEntry>,
+    },
+    /// Delivery state: written again at the next chance when it fails.
+    Deliveries {
+        session: Option<SessionKey>,
+    },
+    /// A device's registration: tried again at its next visit when it fails.
+    Device,
+    LastSeen,
+}
+
+/// A change of a group that takes effect when the store has it.
+#[derive(Debug)]
+pub struct GroupPlan {
+    pub group: GroupId,
+    pub asker: Option<Box<Asker>>,
+    pub record: Option<crate::types::record::Group>,
+    pub put: Vec<Member>,
+    pub removed: Vec<UserId>,
+    pub delete: bool,
+    /// What members are told, in order.
+    pub events: Vec<(GroupEvent, Vec<UserId>)>,
+    /// Users who get a `group_invite`.
+    pub invited: Vec<UserId>,
+    /// The reply names the group.
+    pub name_group: bool,
+}
+
+impl GroupPlan {
+    /// A plan that nobody asked for and that changes nothing yet.
+    pub fn nobody() -> GroupPlan {
+        GroupPlan {
+            group: GroupId::new("-").expect("a dash is an identifier"),
+            asker: None,
+            record: None,
+            put: Vec::new(),
+            removed: Vec::new(),
+            delete: false,
+            events: Vec::new(),
+            invited: Vec::new(),
+            name_group: false,
+        }
+    }
+}
+
+impl PendingTable {
+    pub fn insert(&mut self, pending: Pending) -> Ticket {
+        Ticket(self.entries.insert(pending) as u64)
+    }
+
+    pub fn take(&mut self, ticket: Ticket) -> Option<Pending> {
+        self.entries.try_remove(usize::try_from(ticket.0).ok()?)
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+}

@@ -1,0 +1,415 @@
+//! Owns the slow path, which is the same for everyone who is behind: a stalled reader, a returning device, a message that was
+//! not confirmed. The log is read after the cursor, a page at a time, when the outbox has room.
+//!
+//! Never holds a backlog in memory: at most one page per connection is under way. Lives on the home shard.
+
+use indexmap::IndexMap;
+
+use crate::types::envelope::{Asker, Body};
+use crate::types::outcome::Fault;
+use crate::types::push::{Push, SkipReason};
+use crate::types::record::{Delivery, MessageKind};
+use crate::types::storage::{Answer, Operation, RangePage, RangeQuery, Read, StoreFault, Write};
+use crate::types::{CloseCode, Command, ConversationId, ConversationKind, ErrorName, RequestId, Seq, SessionId, SessionKey};
+
+use super::cursor::CursorState;
+use super::outbox::Lane;
+use super::pending::Pending;
+use super::session::{NEVER, Sync};
+use super::shard::{Shard, Turn};
+
+impl Shard {
+    /// Reads the next page for a connection that is behind, if it has room and none is on its way.
+    pub(super) fn refill(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        let bytes_max = self.settings.outbox_bytes_max;
+        let Some(session) = self.ready(key) else { return };
+        let waiting = session.outbox.lane_bytes(Lane::Message);
+        if session.lagging == 0 || session.refilling || session.timers.refill != NEVER || waiting * 2 > bytes_max {
+            return;
+        }
+        let count = session.cursors.len() as u32;
+        let next = (0..count)
+            .map(|step| (session.refill_turn + step) % count)
+            .find(|index| session.cursors[*index as usize].state == CursorState::Lagging);
+        let Some(index) = next else {
+            debug_assert!(false, "the count of lagging cursors is right");
+            return;
+        };
+        session.refill_turn = (index + 1) % count;
+        session.refilling = true;
+        let id = session.id;
+        let viewer = session.account().user.clone();
+        let cursor = session.cursor(index);
+        let after = cursor.sent;
+        let query = RangeQuery {
+            conversation: cursor.conversation.clone(),
+            viewer: Some(viewer),
+            after: Some(after),
+            before: Some(cursor.head.next()),
+            since: None,
+            until: None,
+            newest: false,
+            limit: PAGE_MESSAGES,
+            bytes_max: (bytes_max - waiting) / 2,
+        };
+        self.counters.refills += 1;
+        let pending = Pending::Refill { key, session: id, cursor: index, after };
+        self.store(Operation::Read(Read::Range(query)), pending, turn);
+    }
+
+    /// A page has been read: it goes into the outbox, gaps are explained, and the cursor may be live again.
+    pub(super) fn refilled(
+        &mut self,
+        key: SessionKey,
+        id: SessionId,
+        index: u32,
+        after: Seq,
+        result: Result<Answer, StoreFault>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(session) = self.session(key).filter(|session| session.id == id) else { return };
+        session.refilling = false;
+        if !session.is_ready() {
+            return;
+        }
+        let Ok(Answer::Range(page)) = result else {
+            session.timers.refill = turn.now.mono_ms() + RETRY_MS;
+            return self.arm(key);
+        };
+        // Shed or confirmed in the meantime, or gone from the group: the page is for another place.
+        let fits = session
+            .cursors
+            .get(index as usize)
+            .is_some_and(|cursor| cursor.state == CursorState::Lagging && cursor.sent == after);
+        if fits {
+            self.take_page(key, index, page, turn);
+        }
+        self.sync_progress(key, turn);
+        self.refill(key, turn);
+        self.arm(key);
+    }
+
+    fn take_page(&mut self, key: SessionKey, index: u32, page: RangePage, turn: &mut Turn<'_>) {
+        let ack_timeout_ms = self.settings.ack_timeout_ms;
+        let Some(session) = self.session(key) else { return };
+        let (id, acks) = (session.id, session.acks());
+        let cursor = session.cursor(index);
+        let head = cursor.head;
+        let repeat_until = cursor.repeat_until;
+        let missing = if page.first_kept > cursor.sent.next() { SkipReason::Retention } else { SkipReason::Deleted };
+        let mut at = cursor.sent;
+        for message in page.messages {
+            if message.seq <= at || message.seq > head {
+                continue;
+            }
+            if message.seq > at.next() {
+                self.skip(key, index, at.next(), message.seq.previous(), missing, turn);
+            }
+            at = message.seq;
+            let redelivered = message.seq <= repeat_until;
+            if message.origin == id {
+                self.session(key).expect("still there").cursor(index).passed(at, acks, false);
+            } else if message.expired(turn.now.wall) {
+                self.skip(key, index, at, at, SkipReason::Expired, turn);
+            } else {
+                self.counters.delivered += 1;
+                self.counters.redelivered += u64::from(redelivered);
+                let system = matches!(message.kind, MessageKind::Notification(_));
+                let frame = self.encoder.push(&Push::Message { message, redelivered }, None);
+                let session = self.session(key).expect("still there");
+                session.put(index, at, frame, system, ack_timeout_ms, turn);
+            }
+        }
+        let covered = page.covered.1.min(head);
+        if covered > at {
+            self.skip(key, index, at.next(), covered, missing, turn);
+        } else if !page.has_more && at < head && page.covered.1 >= page.covered.0 {
+            // The log ends before what was announced: wait for it rather than spin.
+            self.session(key).expect("still there").timers.refill = turn.now.mono_ms() + RETRY_MS;
+        }
+        let session = self.session(key).expect("still there");
+        if session.cursor(index).caught_up() {
+            session.set_state(index, CursorState::Live);
+            let counted = std::mem::take(&mut session.cursor(index).counted);
+            if let Some(sync) = session.sync.as_mut() {
+                sync.behind = sync.behind.saturating_sub(u32::from(counted));
+            }
+            if session.lagging == 0 {
+                self.counters.lagging -= 1;
+            }
+        }
+    }
+
+    /// Explains a gap, in its place among the messages.
+    fn skip(&mut self, key: SessionKey, index: u32, from: Seq, to: Seq, reason: SkipReason, turn: &mut Turn<'_>) {
+        let Some(session) = self.session(key) else { return };
+        let acks = session.acks();
+        let conversation = session.cursor(index).conversation.clone();
+        let push = Push::Skipped { conversation, from, to, reason };
+        let frame = self.encoder.push(&push, None);
+        let session = self.session(key).expect("just found");
+        let mark = super::outbox::LogMark { cursor: index, seq: from };
+        if session.outbox.push(Lane::Message, frame, Some(mark)) {
+            turn.effects.dirty.push(key);
+        }
+        session.cursor(index).passed(to, acks, false);
+    }
+
+    /// Sends `sync_done` once everything that was behind has been put on its way.
+    pub(super) fn sync_progress(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        let Some(session) = self.ready(key) else { return };
+        let done = session.sync.as_ref().is_some_and(|sync| sync.attaching == 0 && sync.behind == 0);
+        if !done {
+            return;
+        }
+        let sync = session.sync.take().expect("just seen");
+        // Behind the messages it speaks of.
+        let frame = self.encoder.push(&Push::SyncDone, sync.request.as_ref());
+        let session = self.session(key).expect("just found");
+        if session.outbox.push(Lane::Message, frame, None) {
+            turn.effects.dirty.push(key);
+        }
+    }
+
+    /// Something was not confirmed in time: it is read from the log and sent again, or the connection is given up.
+    pub(super) fn redeliver(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        let now_ms = turn.now.mono_ms();
+        let (timeout_ms, attempts_max) = (self.settings.ack_timeout_ms, self.settings.delivery_attempts);
+        let Some(session) = self.ready(key) else { return };
+        session.timers.ack = NEVER;
+        // What has not left yet cannot have been confirmed: a slow reader is not an unwilling one.
+        let unsent = session.outbox.lane_bytes(Lane::Message) > 0;
+        let was_lagging = session.lagging > 0;
+        let mut given_up = false;
+        for index in 0..session.cursors.len() as u32 {
+            let cursor = session.cursor(index);
+            if cursor.state == CursorState::Free || !cursor.outstanding() {
+                continue;
+            }
+            if unsent {
+                cursor.unacked_since_ms = now_ms;
+            }
+            if now_ms < cursor.unacked_since_ms + timeout_ms {
+                let deadline = cursor.unacked_since_ms + timeout_ms;
+                session.timers.ack = session.timers.ack.min(deadline);
+                continue;
+            }
+            if u32::from(cursor.attempts) >= attempts_max {
+                given_up = true;
+                break;
+            }
+            cursor.attempts += 1;
+            cursor.unacked_since_ms = now_ms;
+            cursor.repeat_until = cursor.repeat_until.max(cursor.sent);
+            let (attempts, acked) = (cursor.attempts, cursor.acked);
+            session.lag(index, acked, Seq::NONE);
+            session.cursor(index).attempts = attempts;
+            session.timers.ack = session.timers.ack.min(now_ms + timeout_ms);
+        }
+        if !was_lagging && session.lagging > 0 {
+            self.counters.lagging += 1;
+        }
+        if given_up {
+            return self.close(key, CloseCode::NoPongOrAck, "no_pong_or_ack", turn);
+        }
+        self.refill(key, turn);
+    }
+
+    /// Gives the store what the session's device has had since it was last told.
+    pub(super) fn persist_deliveries(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        let Some(session) = self.session(key) else { return };
+        session.timers.persist = NEVER;
+        let Some(account) = session.account.as_ref() else { return };
+        let (user, device) = (account.user.clone(), account.device.clone());
+        let mut deliveries = Vec::new();
+        for index in 0..session.cursors.len() as u32 {
+            if matches!(session.cursors[index as usize].state, CursorState::Free | CursorState::Attaching) {
+                continue;
+            }
+            let seq = session.delivered(index);
+            let cursor = session.cursor(index);
+            if seq > cursor.persisted {
+                cursor.persisted = seq;
+                let conversation = cursor.conversation.clone();
+                deliveries.push(Delivery { user: user.clone(), device: device.clone(), conversation, seq });
+            }
+        }
+        if !deliveries.is_empty() {
+            let write = Operation::Write(Write::Deliveries(deliveries));
+            self.store(write, Pending::Deliveries { session: Some(key) }, turn);
+        }
+    }
+
+    pub(super) fn deliveries_written(&mut self, session: Option<SessionKey>, written: bool) {
+        if written {
+            return;
+        }
+        // Nothing is lost: what is not known to be delivered is delivered again. Try all of it at the next beat.
+        if let Some(session) = session.and_then(|key| self.session(key)) {
+            for cursor in &mut session.cursors {
+                cursor.persisted = Seq::NONE;
+            }
+        }
+    }
+}
+
+/// `recv_ack` and `sync`.
+impl Shard {
+    pub(super) fn recv_ack(&mut self, key: SessionKey, acks: Vec<(ConversationId, Seq)>, turn: &mut Turn<'_>) {
+        let now_ms = turn.now.mono_ms();
+        let Some(session) = self.ready(key).filter(|session| session.acks()) else { return };
+        for (conversation, seq) in acks {
+            let Some(index) = session.cursor_of(&conversation) else { continue };
+            let cursor = session.cursor(index);
+            if !cursor.confirm(seq) {
+                continue;
+            }
+            cursor.unacked_since_ms = now_ms;
+            session.timers.persist = session.timers.persist.min(now_ms + PERSIST_ACKS_MS);
+            let cursor = session.cursor(index);
+            if cursor.state == CursorState::Lagging && cursor.caught_up() {
+                session.set_state(index, CursorState::Live);
+                let counted = std::mem::take(&mut session.cursor(index).counted);
+                if let Some(sync) = session.sync.as_mut() {
+                    sync.behind = sync.behind.saturating_sub(u32::from(counted));
+                }
+                if session.lagging == 0 {
+                    self.counters.lagging -= 1;
+                    break;
+                }
+            }
+        }
+        self.sync_progress(key, turn);
+        self.arm(key);
+    }
+
+    /// `sync`: the client says what it has; its rows say what there is.
+    pub(super) fn sync(
+        &mut self,
+        key: SessionKey,
+        request: Option<RequestId>,
+        cursors: IndexMap<ConversationId, Seq>,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.store_is_full() {
+            return self.refuse(key, request.as_ref(), overloaded(), turn);
+        }
+        let Some(session) = self.ready(key) else { return };
+        let (id, account) = (session.id, session.account());
+        let read = Read::User { user: account.user.clone(), device: account.device.clone() };
+        let pending = Pending::SyncRows { key, session: id, request, cursors: Box::new(cursors) };
+        self.store(Operation::Read(read), pending, turn);
+    }
+
+    pub(super) fn sync_rows(
+        &mut self,
+        key: SessionKey,
+        id: SessionId,
+        request: Option<RequestId>,
+        cursors: IndexMap<ConversationId, Seq>,
+        result: Result<Answer, StoreFault>,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.ready(key).is_none_or(|session| session.id != id) {
+            return;
+        }
+        let state = match result {
+            Ok(Answer::User(state)) => state,
+            Ok(_) => return debug_assert!(false, "a user was asked for"),
+            Err(fault) => return self.refuse(key, request.as_ref(), store_fault(&fault), turn),
+        };
+        if let Some(foreign) = cursors.keys().find(|id| !state.conversations.iter().any(|row| row.conversation == **id)) {
+            return self.refuse_foreign(key, foreign.clone(), request, turn);
+        }
+        let session = self.session(key).expect("just found");
+        // An older sync that is not finished is finished by this one.
+        session.sync = Some(Box::new(Sync { request, ..Sync::default() }));
+        for row in &state.conversations {
+            let named = cursors.get(&row.conversation).copied();
+            if named.is_none() && !cursors.is_empty() {
+                continue;
+            }
+            let from = named.or(row.delivered_device).unwrap_or(row.start_seq).max(row.start_seq).min(row.head);
+            self.sync_one(key, &row.conversation, from, row.head, turn);
+        }
+        self.refill(key, turn);
+        self.sync_progress(key, turn);
+    }
+
+    fn sync_one(&mut self, key: SessionKey, conversation: &ConversationId, from: Seq, head: Seq, turn: &mut Turn<'_>) {
+        let Some(session) = self.session(key) else { return };
+        let first = session.lagging == 0;
+        let index = match session.cursor_of(conversation) {
+            Some(index) => index,
+            None => match conversation.kind() {
+                ConversationKind::Group(group) => return self.request_group(key, group, from, None, turn),
+                _ => {
+                    let cursor = super::cursor::Cursor::new(conversation.clone(), head, CursorState::Live);
+                    session.add_cursor(cursor)
+                }
+            },
+        };
+        let cursor = session.cursor(index);
+        if cursor.state == CursorState::Attaching {
+            cursor.sent = from;
+            return;
+        }
+        let (sent, known) = (cursor.sent, cursor.head.max(cursor.sent).max(head));
+        if from >= known {
+            return;
+        }
+        cursor.repeat_until = cursor.repeat_until.max(sent.min(known));
+        let repeat_until = cursor.repeat_until;
+        session.outbox.forget_cursor(index);
+        session.lag(index, from, known);
+        let cursor = session.cursor(index);
+        cursor.repeat_until = repeat_until;
+        if !std::mem::replace(&mut cursor.counted, true)
+            && let Some(sync) = session.sync.as_mut()
+        {
+            sync.behind += 1;
+        }
+        self.counters.lagging += u64::from(first);
+    }
+
+    /// A conversation that is not the client's: its owner knows how strangers are answered.
+    fn refuse_foreign(&mut self, key: SessionKey, conversation: ConversationId, request: Option<RequestId>, turn: &mut Turn<'_>) {
+        if !conversation.is_group() {
+            let fault = Fault::new(ErrorName::Forbidden, "sync names a conversation that is not yours");
+            return self.refuse(key, request.as_ref(), fault, turn);
+        }
+        let shard = self.id;
+        let Some(session) = self.ready(key) else { return };
+        let account = session.account();
+        let asker = Asker {
+            address: session.address(shard),
+            session: session.id,
+            user: account.user.clone(),
+            device: account.device.clone(),
+            request,
+            received_us: turn.now.mono_us,
+        };
+        let owner = self.owner_of(&conversation);
+        let command = Command::Sync { cursors: IndexMap::new() };
+        self.route_anew(owner, Body::Ask { asker, conversation, command }, turn);
+    }
+}
+
+/// What a client is told when the store could not do it.
+pub(super) fn store_fault(fault: &StoreFault) -> Fault {
+    match fault {
+        StoreFault::Unavailable(_) => Fault::retry(ErrorName::StoreUnavailable, "the store cannot take this now", 1_000),
+        StoreFault::Overloaded { retry_after_ms } => Fault::retry(ErrorName::Overloaded, "the store is busy", *retry_after_ms),
+    }
+}
+
+pub(super) fn overloaded() -> Fault {
+    Fault::retry(ErrorName::Overloaded, "the server is busy", 100)
+}
+
+/// Messages read in one page.
+const PAGE_MESSAGES: u32 = 256;
+/// Milliseconds until a read that failed is tried again.
+const RETRY_MS: u64 = 500;
+/// Milliseconds that confirmations gather before they are written.
+const PERSIST_ACKS_MS: u64 = 1_000;

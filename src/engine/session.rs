@@ -1,0 +1,226 @@
+//! Owns one connection's side of the conversation: who it is, how far it has got in each log, what waits to leave, and when it
+//! must be looked at again.
+//!
+//! Never decides for a user or a group: their owners do. Lives on its home shard.
+
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use crate::types::command::Wishes;
+use crate::types::{ConversationId, DeviceId, Millis, Request, Seq, SessionAddress, SessionId, SessionKey, ShardId, UserId};
+
+use super::cursor::{Cursor, CursorState};
+use super::outbox::Outbox;
+use super::rate::Bucket;
+
+/// One connection. Small while idle: what only some phases need is behind a pointer.
+#[derive(Debug)]
+pub struct Session {
+    pub key: SessionKey,
+    pub id: SessionId,
+    pub remote: IpAddr,
+    pub phase: Phase,
+    /// Set from the moment a token was accepted.
+    pub account: Option<Account>,
+    pub outbox: Outbox,
+    pub cursors: SmallVec<[Cursor; 1]>,
+    pub requests: Bucket,
+    pub errors: Bucket,
+    /// Sessions that share the user's rate.
+    pub sharers: u32,
+    pub timers: Timers,
+    /// A read of the log is under way for this connection; at most one is.
+    pub refilling: bool,
+    /// Where the search for the next lagging cursor begins, so that they take turns.
+    pub refill_turn: u32,
+    /// Cursors in [`CursorState::Lagging`].
+    pub lagging: u32,
+    /// Reading from the socket is held back until the outbox has drained.
+    pub reading_held: bool,
+    /// Echo mode.
+    pub echo: bool,
+    /// Verbs refused before authentication.
+    pub refused_early: u8,
+    /// What only opening, syncing and watching connections have.
+    pub opening: Option<Box<Opening>>,
+    pub sync: Option<Box<Sync>>,
+    pub watches: Option<Vec<UserId>>,
+}
+
+/// Where a connection is in its life; only `Ready` sends and receives messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for `auth`.
+    Opening,
+    /// A token was accepted; the user's owner is asked.
+    Authenticating,
+    Ready,
+    /// A close frame is on its way; nothing else is said or heard.
+    Closing {
+        /// The peer has sent its own: the socket may be closed as soon as ours has left.
+        answered: bool,
+    },
+}
+
+/// Who a connection is.
+#[derive(Debug)]
+pub struct Account {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub acks: bool,
+    pub expires_at: Option<Millis>,
+    /// The client was told that its token has expired.
+    pub expiry_told: bool,
+}
+
+/// Deadlines in monotonic milliseconds; `NEVER` when not set.
+#[derive(Debug)]
+pub struct Timers {
+    /// When the wheel looks at this session next.
+    pub armed: u64,
+    /// End of the present phase: authentication, or closing.
+    pub phase: u64,
+    /// Next heartbeat, or the reaping when a ping is unanswered.
+    pub beat: u64,
+    /// Last sign of life.
+    pub heard: u64,
+    /// A ping is unanswered.
+    pub pinged: bool,
+    pub expiry: u64,
+    pub ack: u64,
+    /// Delivery state goes to the store.
+    pub persist: u64,
+    /// A read of the log that failed is tried again.
+    pub refill: u64,
+    /// Drain closes this connection.
+    pub drain: u64,
+}
+
+pub const NEVER: u64 = u64::MAX;
+
+/// State between token and `auth_success`.
+#[derive(Debug, Default)]
+pub struct Opening {
+    /// Requests that came before the answer, in order.
+    pub early: Vec<Request>,
+    /// Conversations delivered to before the snapshot arrived, with their last `seq`.
+    pub noted: Vec<(ConversationId, Seq)>,
+    pub wishes: Wishes,
+    /// `message_id` of the `auth` request.
+    pub request: Option<crate::types::RequestId>,
+}
+
+/// A `sync_done` that is owed.
+#[derive(Debug, Default)]
+pub struct Sync {
+    pub request: Option<crate::types::RequestId>,
+    /// Groups whose owner has not confirmed yet.
+    pub attaching: u32,
+    /// Cursors that were behind when the sync began and still are.
+    pub behind: u32,
+}
+
+impl Session {
+    /// True while requests are taken.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    pub fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
+    }
+
+    pub fn address(&self, shard: ShardId) -> SessionAddress {
+        SessionAddress { shard, key: self.key }
+    }
+
+    /// The account of a session past `Opening`.
+    pub fn account(&self) -> &Account {
+        self.account.as_ref().expect("an authenticated session has an account")
+    }
+
+    pub fn acks(&self) -> bool {
+        self.account.as_ref().is_some_and(|account| account.acks)
+    }
+
+    /// The cursor of a conversation.
+    pub fn cursor_of(&self, conversation: &ConversationId) -> Option<u32> {
+        self.cursors
+            .iter()
+            .position(|cursor| cursor.state != CursorState::Free && cursor.conversation == *conversation)
+            .map(|at| at as u32)
+    }
+
+    pub fn cursor(&mut self, index: u32) -> &mut Cursor {
+        &mut self.cursors[index as usize]
+    }
+
+    /// Adds a cursor, in a free place when there is one.
+    pub fn add_cursor(&mut self, cursor: Cursor) -> u32 {
+        debug_assert!(self.cursor_of(&cursor.conversation).is_none(), "one cursor a conversation");
+        if cursor.state == CursorState::Lagging {
+            self.lagging += 1;
+        }
+        // A full list is searched for a free place before it grows.
+        if self.cursors.len() == self.cursors.capacity()
+            && let Some(free) = self.cursors.iter().position(|cursor| cursor.state == CursorState::Free)
+        {
+            self.cursors[free] = cursor;
+            return free as u32;
+        }
+        self.cursors.push(cursor);
+        (self.cursors.len() - 1) as u32
+    }
+
+    /// Forgets a cursor; what it has in the outbox still leaves.
+    pub fn remove_cursor(&mut self, index: u32) {
+        self.set_state(index, CursorState::Free);
+        self.outbox.forget_cursor(index);
+    }
+
+    /// Changes a cursor's state and keeps count of the lagging ones.
+    pub fn set_state(&mut self, index: u32, state: CursorState) {
+        let cursor = &mut self.cursors[index as usize];
+        self.lagging += u32::from(state == CursorState::Lagging);
+        self.lagging -= u32::from(cursor.state == CursorState::Lagging);
+        cursor.state = state;
+    }
+
+    /// Makes a cursor read the log after `sent`, at least up to `head`.
+    pub fn lag(&mut self, index: u32, sent: Seq, head: Seq) {
+        self.set_state(index, CursorState::Lagging);
+        self.cursors[index as usize].lag(sent, head);
+    }
+
+    /// Drops the log entries that wait (not those in flight) and moves their cursors back before them.
+    pub fn shed(&mut self) {
+        let mut dropped: SmallVec<[(u32, Seq); 8]> = SmallVec::new();
+        self.outbox.shed_messages(|mark| {
+            if !dropped.iter().any(|(cursor, _)| *cursor == mark.cursor) {
+                dropped.push((mark.cursor, mark.seq));
+            }
+        });
+        for (index, first) in dropped {
+            self.lag(index, first.previous(), Seq::NONE);
+        }
+    }
+
+    /// Last `seq` of a cursor that has surely left to the socket, or that the client has confirmed.
+    pub fn delivered(&self, index: u32) -> Seq {
+        let cursor = &self.cursors[index as usize];
+        if self.acks() {
+            return cursor.acked;
+        }
+        match self.outbox.first_waiting(index) {
+            Some(first) => first.previous().min(cursor.sent),
+            None => cursor.sent,
+        }
+    }
+
+    /// The earliest of the session's deadlines.
+    pub fn next_deadline(&self) -> u64 {
+        let timers = &self.timers;
+        timers.phase.min(timers.beat).min(timers.expiry).min(timers.ack).min(timers.persist).min(timers.refill).min(timers.drain)
+    }
+}
