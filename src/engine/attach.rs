@@ -250,7 +250,7 @@ impl Shard {
         });
         let Some(index) = place else {
             // Gone in the meantime, so the owner counts one too many.
-            self.detach_from(&conversation, group, user, false, turn);
+            self.detach_from(&conversation, group, user, turn);
             return;
         };
         let room = self.rooms.enter(&group, head);
@@ -302,16 +302,16 @@ impl Shard {
         .collect();
         for key in keys {
             let again = self.drop_cursor(key, &conversation, turn);
-            self.detach_from(&conversation, group.clone(), user.clone(), true, turn);
+            self.detach_from(&conversation, group.clone(), user.clone(), turn);
             if again {
                 self.request_group(key, group.clone(), Seq::NONE, None, turn);
             }
         }
     }
 
-    fn detach_from(&mut self, conversation: &ConversationId, group: GroupId, user: UserId, removed: bool, turn: &mut Turn<'_>) {
+    fn detach_from(&mut self, conversation: &ConversationId, group: GroupId, user: UserId, turn: &mut Turn<'_>) {
         let owner = self.owner_of(conversation);
-        self.route_anew(owner, Body::DetachGroup { group, user, shard: self.id, removed }, turn);
+        self.route_anew(owner, Body::DetachGroup { group, user, shard: self.id }, turn);
     }
 
     /// A session leaves a group. Returns whether its user has become a member again since.
@@ -379,7 +379,7 @@ impl Shard {
             }
             self.leave_room(cursor.room, cursor.room_position, turn);
             let ConversationKind::Group(group) = cursor.conversation.kind() else { continue };
-            self.detach_from(&cursor.conversation, group, user.clone(), false, turn);
+            self.detach_from(&cursor.conversation, group, user.clone(), turn);
         }
     }
 
@@ -559,17 +559,10 @@ impl Shard {
         self.route(address.shard, body, turn);
     }
 
-    pub(super) fn detach_group(&mut self, group: &GroupId, user: &UserId, shard: ShardId, removed: bool) {
+    pub(super) fn detach_group(&mut self, group: &GroupId, user: &UserId, shard: ShardId) {
         let conversation = ConversationId::group(group);
-        let Some(owned) = self.conversations.table.get_mut(&conversation).and_then(|entry| entry.group.as_mut()) else {
-            return;
-        };
-        let count = &mut owned.online_by_shard[shard.index()];
-        debug_assert!(*count > 0, "a session is detached once");
-        *count = count.saturating_sub(1);
-        // A membership that has ended is not counted any more, even if the user is a member again.
-        if !removed && let Some(member) = owned.members.get_mut(user) {
-            member.online = member.online.saturating_sub(1);
+        if let Some(owned) = self.conversations.table.get_mut(&conversation).and_then(|entry| entry.group.as_mut()) {
+            owned.detach(user, shard);
         }
     }
 

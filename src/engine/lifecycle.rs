@@ -187,6 +187,10 @@ impl Shard {
         if session.outbox.push_last(frame) {
             turn.effects.dirty.push(key);
         }
+        // The peer's answer must be heard.
+        if std::mem::take(&mut session.reading_held) {
+            turn.effects.reading.push((key, true));
+        }
         self.counters.lagging += u64::from(lags);
         self.depart(key, turn);
         let Some(session) = self.session(key) else { return true };

@@ -12,7 +12,7 @@ use crate::types::{ConversationId, DeviceId, Millis, Request, Seq, SessionAddres
 
 use super::Hasher;
 use super::cursor::{Cursor, CursorState};
-use super::outbox::Outbox;
+use super::outbox::{Lane, Outbox};
 use super::rate::Bucket;
 
 /// One connection. Small while idle: what only some phases need is behind a pointer.
@@ -133,7 +133,9 @@ pub struct Sync {
 impl Session {
     /// Whether its requests should be held back: too much of what it asked for waits already, or is still to come.
     pub fn has_enough(&self, bytes_max: usize) -> bool {
-        self.outbox.answer_bytes() > bytes_max || self.lists_owed >= LISTS_OWED_MAX
+        self.outbox.answer_bytes() > bytes_max
+            || self.outbox.lane_bytes(Lane::Message) > 2 * bytes_max + MARKERS_BYTES_MAX
+            || self.lists_owed >= LISTS_OWED_MAX
     }
 
     /// True while requests are taken.
@@ -277,3 +279,5 @@ const SYNCS_OWED_MAX: usize = 16;
 const CURSORS_SEARCHED_MAX: usize = 16;
 /// Lists under way for one connection before its next requests wait in the socket.
 const LISTS_OWED_MAX: u16 = 4;
+/// Ends of syncs and recalls, which are never shed, beside the log entries that are.
+const MARKERS_BYTES_MAX: usize = 64 << 10;

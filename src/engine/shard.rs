@@ -183,7 +183,7 @@ impl Shard {
             Body::Ask { asker, conversation, command } => self.ask(asker, conversation, command, turn),
             Body::AskAbout { asker, message, command } => self.ask_about(asker, message, command, turn),
             Body::AttachGroup { group, asker } => self.attach_group(group, asker, turn),
-            Body::DetachGroup { group, user, shard, removed } => self.detach_group(&group, &user, shard, removed),
+            Body::DetachGroup { group, user, shard } => self.detach_group(&group, &user, shard),
             Body::Notify { user, kind, content, asker } => self.notify(user, kind, content, asker, turn),
             Body::AttachUser { asker, wishes } => self.attach_user(asker, wishes, turn),
             Body::DetachUser { user, device, address, at } => self.detach_user(user, device, address, at, turn),
