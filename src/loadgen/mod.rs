@@ -21,6 +21,7 @@ mod dial;
 mod envelope;
 mod error;
 mod fleet;
+mod interrupt;
 mod plan;
 mod process;
 mod stage;
