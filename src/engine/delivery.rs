@@ -311,7 +311,8 @@ impl Session {
         }
         let cursor = self.cursor(index);
         if acks && !cursor.outstanding() {
-            cursor.attempts = 1;
+            // What is sent again goes on counting its attempts.
+            cursor.attempts = if seq <= cursor.repeat_until { cursor.attempts.max(1) } else { 1 };
             cursor.unacked_since_ms = turn.now.mono_ms();
             let deadline = turn.now.mono_ms() + ack_timeout_ms;
             cursor.passed(seq, true, true);

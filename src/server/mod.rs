@@ -1,8 +1,24 @@
-//! Placeholder of the server layer until it lands: the seam that `cli` is written against.
+//! Owns one process: what is built in which order, how it starts, drains and stops.
+//!
+//! Never touches a message. Lives on the main thread.
+
+mod descriptors;
+mod echo;
+mod resolve;
+mod serve;
+mod signals;
+mod topology;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use crate::auth::AuthFault;
 use crate::config::{Config, ConfigErrors};
+use crate::control::ControlFault;
+use crate::shard::{ListenFault, ShardFault};
+
+pub use echo::{EchoServer, echo};
+pub use serve::serve;
 
 /// How a run ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +48,20 @@ pub struct Ready {
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("the server layer is not part of this build")]
-    Absent,
-}
-
-/// Runs a server until it is told to stop.
-pub fn serve(_config: Config, _options: ServeOptions) -> Result<ExitKind, ServeError> {
-    Err(ServeError::Absent)
-}
-
-/// Answers every message with itself until it is told to stop.
-pub fn echo(_listen: SocketAddr) -> Result<ExitKind, ServeError> {
-    Err(ServeError::Absent)
+    #[error(transparent)]
+    Listen(#[from] ListenFault),
+    #[error(transparent)]
+    Shard(#[from] ShardFault),
+    #[error("{what}: {source}")]
+    System { what: &'static str, source: std::io::Error },
+    #[error(transparent)]
+    Auth(#[from] AuthFault),
+    #[error("auth.public_key_file {path}: {source}", path = path.display())]
+    PublicKey { path: PathBuf, source: std::io::Error },
+    #[error("cannot listen on {address} for operators: {source} (listen.admin)")]
+    Admin { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Control(#[from] ControlFault),
+    #[error("{0}")]
+    Store(&'static str),
 }

@@ -18,6 +18,8 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use tungstenite::protocol::frame::coding::{CloseCode as WireCloseCode, Control, Data, OpCode};
 
 use crate::types::CloseCode;
@@ -45,8 +47,9 @@ impl FrameLimits {
 /// Fragments of one message, unless the limits say otherwise.
 pub const FRAGMENTS_MAX: u32 = 1_024;
 
-/// What a client said. Borrows from the receive buffer or, for what arrived in pieces, from the [`Reader`].
-#[derive(Debug, PartialEq, Eq)]
+/// What a client said. Borrows from the receive buffer or, for what arrived in pieces, from the [`Reader`]. Debug output
+/// shows sizes only: payload may hold tokens.
+#[derive(PartialEq, Eq)]
 pub enum Item<'a> {
     /// A whole message, unmasked; valid UTF-8 when `text`.
     Message {
@@ -95,8 +98,18 @@ impl Violation {
     }
 }
 
+impl fmt::Debug for Item<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Item::Message { text, payload } => write!(out, "Message {{ text: {text}, {} bytes }}", payload.len()),
+            Item::Ping(payload) => write!(out, "Ping({} bytes)", payload.len()),
+            Item::Pong(payload) => write!(out, "Pong({} bytes)", payload.len()),
+            Item::Close { code, reason } => write!(out, "Close {{ code: {code:?}, {} bytes }}", reason.len()),
+        }
+    }
+}
+
 /// One receive buffer on its way through a [`Reader`].
-#[derive(Debug)]
 pub struct Feed<'b> {
     bytes: &'b mut [u8],
     at: usize,
@@ -121,6 +134,12 @@ impl<'b> Feed<'b> {
         let start = self.at;
         self.at += count;
         start
+    }
+}
+
+impl fmt::Debug for Feed<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Feed({} of {} bytes)", self.at, self.bytes.len())
     }
 }
 

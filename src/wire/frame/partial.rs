@@ -6,8 +6,8 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use super::head::{self, HEAD_BYTES_MAX, Head, OpenMessage};
 use super::{Feed, FrameLimits, TEXT_NOT_UTF8, Violation, mask};
 
-/// The incomplete part of a connection's input.
-#[derive(Debug, Default)]
+/// The incomplete part of a connection's input. Debug output shows sizes only.
+#[derive(Default)]
 pub struct Partial {
     /// Received bytes of an incomplete header.
     head: [u8; HEAD_BYTES_MAX],
@@ -24,6 +24,12 @@ pub struct Partial {
     control: Vec<u8>,
     /// The item last handed out lies here until the next call.
     finished: Option<Finished>,
+}
+
+impl std::fmt::Debug for Partial {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Partial({} bytes of payload, {:?})", self.payload.len(), self.frame)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

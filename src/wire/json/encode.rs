@@ -17,7 +17,7 @@ use crate::types::{CloseCode, Encode, Frame, Push, RequestId, SharedFrame};
 use crate::wire::frame::{HEADER_BYTES_MAX, header_len, write_close, write_header};
 
 /// Makes frames for clients of `corehub.v1.json`. One per shard.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct JsonEncoder {
     /// Room for a header, then the payload. Keeps at most [`SCRATCH_BYTES_KEPT`] between calls.
     scratch: RefCell<Vec<u8>>,

@@ -1,0 +1,31 @@
+//! Owns the process's limit of open files. Never lowers it. Runs on the main thread before any other is started.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Limits;
+
+/// Raises the soft limit of open files to what the configured connections need, as far as the hard limit allows, and says what is
+/// missing.
+pub(super) fn raise(limits: &Limits) {
+    let wanted = limits.connections_max as u64 + u64::from(limits.shards) * PER_SHARD + OTHERS;
+    let now = getrlimit(Resource::Nofile);
+    let (soft, hard) = (now.current.unwrap_or(u64::MAX), now.maximum.unwrap_or(u64::MAX));
+    if soft < wanted {
+        let raised = Rlimit { current: Some(wanted.min(hard)), maximum: now.maximum };
+        if let Err(fault) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%fault, soft, wanted, "cannot raise the limit of open files");
+        }
+    }
+    if hard < wanted {
+        tracing::warn!(
+            hard,
+            wanted,
+            "fewer open files are allowed than limits.connections needs: raise the hard limit (ulimit -Hn, LimitNOFILE)"
+        );
+    }
+}
+
+/// Rings, eventfds and listeners of one shard and of its executor.
+const PER_SHARD: u64 = 16;
+/// Logs, store, control and its connections.
+const OTHERS: u64 = 512;

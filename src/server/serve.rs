@@ -1,0 +1,202 @@
+//! Owns a server's life: building it from the configuration, its phases, and its end.
+//!
+//! Never touches a message. Lives on the main thread, which waits here for signals and for threads that end.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, select};
+
+use crate::config::{Config, ConfigErrors, Limits, Status, StoreKind};
+use crate::control::{self, ControlHandle, ControlParts, KickTarget, Phase, Readiness};
+use crate::mesh::InboxSender;
+use crate::metrics::{Registry, StoreMetrics};
+use crate::shard::{self, Order};
+use crate::store::{CommitSample, MemoryBackend};
+use crate::types::envelope::Body;
+
+use super::resolve;
+use super::signals::{Wish, wishes};
+use super::topology::{Node, Plan, StorePlan, random};
+use super::{ExitKind, Ready, ServeError, ServeOptions};
+
+/// Runs a server until it is told to stop, or until a part of it fails.
+pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeError> {
+    let system = |what| move |source| ServeError::System { what, source };
+    let wishes = wishes().map_err(system("cannot wait for signals"))?;
+    let limits = Limits::derive(&config, shard::cores().len());
+    super::descriptors::raise(&limits);
+    let (client, listeners) = shard::listen(config.listen.client, limits.shards, limits.listen_backlog as i32)?;
+    let admin = bind_admin(&config)?;
+    let registry = Arc::new(Registry::new(usize::from(limits.shards)));
+    let node = Node::start(Plan {
+        listeners,
+        pin: limits.pin,
+        mesh_capacity: limits.mesh_capacity,
+        engine: resolve::engine(&limits),
+        driver: resolve::driver(&limits),
+        rules: resolve::rules(&config),
+        verifier: Arc::new(resolve::verifier(&config)?),
+        caps: resolve::caps(&limits),
+        registry: registry.clone(),
+        store: Some(store(&config, &limits, registry.clone())?),
+    })?;
+    let readiness = Arc::new(Readiness::new(Phase::Starting));
+    let control = start_control(&config, &node, admin, registry, readiness.clone())?;
+    node.open();
+    readiness.set(Phase::Ready);
+    let ready = Ready { client, admin: control.address() };
+    tracing::info!(client = %ready.client, admin = %ready.admin, shards = limits.shards, "ready");
+    (options.on_ready)(ready);
+
+    let failed = wait(&wishes, &node, || reload(&config, &options.reload));
+    readiness.set(Phase::Draining);
+    let exit = if failed { ExitKind::Done } else { drain(&wishes, &node, limits.drain_deadline_ms) };
+    let ended = end(node);
+    control.stop(CONTROL_DEADLINE);
+    ended.map(|()| exit)
+}
+
+/// Returns when the server is to stop; true when that is because a part of it has ended by itself.
+fn wait(wishes: &Receiver<Wish>, node: &Node, reload: impl Fn()) -> bool {
+    loop {
+        select! {
+            recv(wishes) -> wish => match wish {
+                Ok(Wish::Reload) => reload(),
+                Ok(Wish::Stop) | Err(_) => return false,
+            },
+            // Its fault is found again, and told, when all shards are joined.
+            recv(node.shards.ended()) -> ended => {
+                if let Ok((shard, Err(fault))) = &ended {
+                    tracing::error!(shard = shard.0, %fault, "a shard has ended");
+                }
+                return true;
+            }
+        }
+    }
+}
+
+/// Says which options are in force from now on and which need a restart.
+fn reload(config: &Config, read: &dyn Fn() -> Result<Config, ConfigErrors>) {
+    let new = match read() {
+        Ok(new) => new,
+        Err(errors) => return tracing::error!(%errors, "not reloaded: the configuration has errors"),
+    };
+    let changes = config.changes(&new);
+    if changes.is_empty() {
+        tracing::info!("reloaded: nothing has changed");
+    }
+    for spec in changes {
+        match spec.status {
+            Status::Reloadable => tracing::info!(option = spec.path, "reloaded"),
+            _ => tracing::warn!(option = spec.path, "changed, but in force only after a restart"),
+        }
+    }
+}
+
+/// Sends everybody away, at a pace that depends on how many there are, and waits until they are gone or time is up.
+fn drain(wishes: &Receiver<Wish>, node: &Node, deadline_ms: u64) -> ExitKind {
+    let connections = node.admission.connections();
+    let window_ms = (connections as u64 * DRAIN_MS_PER_CONNECTION).min(deadline_ms / 2);
+    tracing::info!(connections, window_ms, deadline_ms, "draining");
+    node.drain(window_ms);
+    let until = Instant::now() + Duration::from_millis(deadline_ms);
+    while node.admission.connections() > 0 {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            tracing::warn!(connections = node.admission.connections(), "drain deadline passed: closing what is left");
+            break;
+        }
+        match wishes.recv_timeout(left.min(DRAIN_LOOK)) {
+            Ok(Wish::Stop) => {
+                tracing::warn!("second signal: stopping at once");
+                return ExitKind::Stopped;
+            }
+            Ok(Wish::Reload) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    ExitKind::Done
+}
+
+/// Ends shards, then the store, which finishes what it was asked; a store that hangs is not waited for without end.
+fn end(node: Node) -> Result<(), ServeError> {
+    let Some(store) = node.stop()? else { return Ok(()) };
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let wait = move || {
+        // Nobody may be listening any more.
+        let _ = sender.send(store.join());
+    };
+    let thread = std::thread::Builder::new().name("store-end".to_owned()).spawn(wait);
+    thread.map_err(|source| ServeError::System { what: "cannot wait for the store", source })?;
+    match receiver.recv_timeout(STORE_DEADLINE) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(RecvTimeoutError::Disconnected) => Err(ServeError::Store("a store thread panicked")),
+        Err(RecvTimeoutError::Timeout) => Err(ServeError::Store("the store did not finish in time")),
+    }
+}
+
+fn bind_admin(config: &Config) -> Result<TcpListener, ServeError> {
+    let address = config.listen.admin;
+    TcpListener::bind(address).map_err(|source| ServeError::Admin { address, source })
+}
+
+fn start_control(
+    config: &Config,
+    node: &Node,
+    listener: TcpListener,
+    registry: Arc<Registry>,
+    readiness: Arc<Readiness>,
+) -> Result<ControlHandle, ServeError> {
+    let orders = node.orders.clone();
+    Ok(control::spawn(ControlParts {
+        listener,
+        registry,
+        directory: node.directory.clone(),
+        admin_api_key: config.admin.api_key.as_ref().map(|key| String::from_utf8_lossy(key.expose()).into_owned()),
+        dev: config.dev,
+        cors_origins: config.admin.cors_origins.clone(),
+        readiness,
+        node_id: config.server.node_id.clone(),
+        durability: resolve::durability(config).to_owned(),
+        kick: Box::new(move |target| kick(&orders, target)),
+    })?)
+}
+
+/// Hands a kick to a shard that can do it or pass it on.
+fn kick(orders: &[InboxSender<Order>], target: KickTarget) -> bool {
+    let (shard, body) = match target {
+        KickTarget::User { user, device, close } => (0, Body::Kick { user, device, close }),
+        KickTarget::Session { address, close } => (address.shard.index(), Body::KickSession { address, close }),
+    };
+    orders.get(shard).is_some_and(|sender| sender.try_send(Order::Operator(Box::new(body))).is_ok())
+}
+
+fn store(config: &Config, limits: &Limits, registry: Arc<Registry>) -> Result<StorePlan, ServeError> {
+    let backend = match config.store.kind {
+        StoreKind::Memory => Box::new(MemoryBackend::new(random())),
+        StoreKind::Embedded => {
+            return Err(ServeError::Store("store.kind = \"embedded\" is not part of this build: use \"memory\""));
+        }
+    };
+    let mut metrics = StoreMetrics::default();
+    let mut published = Instant::now();
+    let observer = move |sample: &CommitSample| {
+        metrics.commit_seconds.record_us(sample.elapsed.as_micros() as u64);
+        metrics.batch_messages.record_items(sample.served.writes as u64);
+        if published.elapsed() >= PUBLISH_EVERY {
+            published = Instant::now();
+            // Somebody is reading the last copy: the next one will do.
+            let _ = registry.publish_store(&metrics);
+        }
+    };
+    Ok(StorePlan { backend, settings: resolve::store(limits), observer: Box::new(observer) })
+}
+
+/// A connection more makes a drain this much longer: a thousand are closed per second.
+const DRAIN_MS_PER_CONNECTION: u64 = 1;
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+const CONTROL_DEADLINE: Duration = Duration::from_secs(2);
+const STORE_DEADLINE: Duration = Duration::from_secs(20);
+const PUBLISH_EVERY: Duration = Duration::from_millis(500);

@@ -1,0 +1,535 @@
+//! Owns the turn of a shard: collect what happened, step the engine, apply its effects, flush what waits to leave, rest.
+//!
+//! Never decides what is said; the engine does. Lives on its shard's thread as the one foreground task.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::engine::Event;
+use crate::engine::effects::DirectoryChange;
+use crate::mesh::directory::{Directory, Entry};
+use crate::mesh::{Inbox, Port};
+use crate::metrics::Registry;
+use crate::store::StoreClient;
+use crate::types::envelope::Envelope;
+use crate::types::storage::StoreRequest;
+use crate::types::{CloseCode, Frame, Millis, SessionKey};
+
+use super::admission::{Admission, ConnectRate, Refusal};
+use super::clock::Clock;
+use super::connection::{Flags, Phase};
+use super::core::{Core, stamp};
+use super::deadlines::Deadlines;
+use super::ring::{Completion, ReceiveEnd, Ring};
+use super::upkeep::Survey;
+use super::{DriverSettings, Order};
+
+/// A shard's driver: everything it owns.
+pub(super) struct Driver {
+    pub ring: Ring,
+    pub core: Core,
+    pub clock: Clock,
+    pub port: Port<Envelope>,
+    pub inbox: Inbox<Order>,
+    /// None: nothing is kept (echo).
+    pub store: Option<StoreClient>,
+    pub directory: Arc<Directory>,
+    pub registry: Arc<Registry>,
+    pub admission: Arc<Admission>,
+    pub rate: ConnectRate,
+    pub handshakes: Deadlines,
+    pub leaving: Deadlines,
+    /// Connections to receive from again.
+    pub rearm: Vec<SessionKey>,
+    /// Bytes that arrived while the mesh or the store was full; their buffers stay out, which holds back everybody.
+    pub held: VecDeque<(u32, u16)>,
+    /// Accepting pauses until then, in monotonic milliseconds; 0 = it does not.
+    pub accept_again_ms: u64,
+    pub idle_listeners: Vec<u32>,
+    /// Refused connections whose response is on its way.
+    pub refusing: usize,
+    pub scratch: Vec<Frame>,
+    pub draining: bool,
+    pub stopped: bool,
+    /// The store's threads have ended.
+    pub store_lost: bool,
+    pub survey: Survey,
+    pub settings: DriverSettings,
+    /// Events until the last turn that had any, and until when (monotonic microseconds) the shard spins after it.
+    pub spin: (u64, u64),
+}
+
+impl Driver {
+    /// One turn without its rest.
+    pub fn turn(&mut self) {
+        self.core.now = self.clock.now();
+        self.collect();
+        self.pass_time();
+        self.apply();
+        self.flush();
+        let took_us = self.clock.mono_us() - self.core.now.mono_us;
+        self.core.metrics.turn_seconds.record_us(took_us);
+    }
+
+    /// Waits for something to do, at most until the next deadline; one system call. Returns true when it may have slept.
+    pub fn rest(&mut self) -> io::Result<bool> {
+        let park = self.park_time();
+        if park == Duration::ZERO || self.is_spinning() {
+            let park = Duration::ZERO;
+            self.ring.enter(Some(park))?;
+            return Ok(false);
+        }
+        let may_sleep = self.port.park(|| self.inbox.is_empty() && self.store.as_ref().is_none_or(StoreClient::is_idle));
+        let entered = self.ring.enter(Some(if may_sleep { park } else { Duration::ZERO }));
+        self.port.unpark();
+        entered.map(|()| may_sleep)
+    }
+
+    /// True while an idle shard still looks for work instead of sleeping.
+    fn is_spinning(&mut self) -> bool {
+        if self.settings.spin_us == 0 {
+            return false;
+        }
+        let now_us = self.core.now.mono_us;
+        if self.core.events != self.spin.0 {
+            self.spin = (self.core.events, now_us + self.settings.spin_us);
+        }
+        now_us < self.spin.1
+    }
+
+    /// Takes in what the kernel, the other shards and other threads have brought, up to a turn's worth.
+    fn collect(&mut self) {
+        self.core.greetings_left = self.settings.handshakes_per_turn_max;
+        if !self.is_held_back() {
+            for _ in 0..self.held.len() {
+                let Some((slot, buffer)) = self.held.pop_front() else { break };
+                self.received(slot, buffer);
+            }
+        }
+        let events_max = self.core.events + EVENTS_PER_TURN_MAX;
+        while self.core.events < events_max
+            && let Some(completion) = self.ring.next_completion()
+        {
+            self.completed(completion);
+        }
+        let core = &mut self.core;
+        self.port.drain(MESH_PER_TURN_MAX, &mut |from, envelope| core.step(Event::Mesh { from, envelope }));
+        if let Some(store) = &mut self.store {
+            store.drain(REPLIES_PER_TURN_MAX, &mut |reply| core.step(Event::Store(reply)));
+        }
+        let mut orders = Vec::new();
+        self.inbox.drain(ORDERS_PER_TURN_MAX, &mut |order| orders.push(order));
+        for order in orders {
+            self.obey(order);
+        }
+    }
+
+    /// Takes in a buffer, or keeps it for a later turn.
+    fn received(&mut self, slot: u32, buffer: u16) {
+        let behind = !self.held.is_empty() && self.held.iter().any(|(other, _)| *other == slot);
+        if behind || self.is_held_back() || self.core.must_wait(slot) {
+            self.held.push_back((slot, buffer));
+        } else {
+            self.core.receive(slot, self.ring.filled(buffer));
+            self.ring.give_back(buffer);
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Operator(body) => self.core.step(Event::Operator(body)),
+            Order::Drain { window_ms } => {
+                self.draining = true;
+                self.ring.stop_listening();
+                self.core.step(Event::Drain { window_ms });
+            }
+            Order::Stop => self.stopped = true,
+        }
+    }
+
+    fn completed(&mut self, completion: Completion) {
+        match completion {
+            Completion::Received { slot, buffer, ended } => {
+                if ended {
+                    self.rearm.push(self.core.connections.key(slot));
+                }
+                self.received(slot, buffer);
+            }
+            Completion::Sent { slot, bytes } => self.sent(slot, bytes),
+            Completion::ReceiveEnded { slot, end } => self.receive_ended(slot, end),
+            Completion::SendFailed { slot, .. } => self.lost(slot),
+            Completion::Closed { slot } => self.closed(slot),
+            Completion::Accepted { listener, result, ended } => self.accepted(listener, result, ended),
+            Completion::Rung => {}
+        }
+    }
+
+    /// Work must not come in faster than it can go on.
+    fn is_held_back(&self) -> bool {
+        self.port.is_congested()
+    }
+
+    fn receive_ended(&mut self, slot: u32, end: ReceiveEnd) {
+        match end {
+            ReceiveEnd::NoBuffers => self.rearm.push(self.core.connections.key(slot)),
+            // The engine may have changed its mind meanwhile.
+            ReceiveEnd::Paused if !self.core.connections.at(slot).flags.has(Flags::HELD) => {
+                self.rearm.push(self.core.connections.key(slot));
+            }
+            ReceiveEnd::Paused => {}
+            ReceiveEnd::Closed | ReceiveEnd::Failed(_) => self.lost(slot),
+        }
+    }
+
+    /// Gives back the buffers that wait for a connection which is ending: its slot may soon be another's.
+    fn drop_held(&mut self, slot: u32) {
+        let ring = &mut self.ring;
+        self.held.retain(|(other, buffer)| {
+            if *other == slot {
+                ring.give_back(*buffer);
+            }
+            *other != slot
+        });
+    }
+
+    fn sent(&mut self, slot: u32, bytes: u32) {
+        let key = self.core.connections.key(slot);
+        let connection = self.core.connections.at(slot);
+        if connection.flags.take(Flags::OWN_FLIGHT) {
+            let dirty = connection.flags.take(Flags::DIRTY);
+            match connection.phase {
+                Phase::Leaving => self.ring.shut_write(slot),
+                _ if dirty => self.core.effects.dirty.push(key),
+                _ => {}
+            }
+        } else if matches!(connection.phase, Phase::Open(_)) {
+            self.core.metrics.bytes_sent += u64::from(bytes);
+            self.core.step(Event::Sent { key, bytes });
+        }
+        self.leave_if_done(key);
+    }
+
+    /// The peer has closed or reset the socket.
+    fn lost(&mut self, slot: u32) {
+        let connection = self.core.connections.at(slot);
+        if matches!(connection.phase, Phase::Open(_)) && !connection.flags.has(Flags::SHUT) {
+            self.core.peers_lost += 1;
+        }
+        self.end(slot);
+    }
+
+    /// Ends a connection at once.
+    fn end(&mut self, slot: u32) {
+        let key = self.core.connections.key(slot);
+        let connection = self.core.connections.at(slot);
+        let was_open = matches!(connection.phase, Phase::Open(_));
+        connection.phase = Phase::Closing;
+        connection.partial_since = 0;
+        if was_open {
+            self.core.gone(key);
+        }
+        self.drop_held(slot);
+        self.ring.close(slot);
+    }
+
+    fn closed(&mut self, slot: u32) {
+        let connection = self.core.connections.at(slot);
+        if connection.flags.has(Flags::UNPROVEN) {
+            self.admission.prove();
+        }
+        if connection.flags.has(Flags::ADMITTED) {
+            self.admission.leave(connection.remote);
+        } else {
+            self.refusing -= 1;
+        }
+        self.core.connections.leave(slot);
+        if self.accept_again_ms > 0 {
+            // A descriptor is free again.
+            self.accept_again_ms = self.core.now.mono_ms();
+        }
+    }
+
+    fn accepted(&mut self, listener: u32, result: Result<OwnedFd, Errno>, ended: bool) {
+        let exhausted = match result {
+            Ok(socket) => {
+                self.welcome(socket);
+                false
+            }
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => true,
+            // The peer has gone again, or the like: the next one may be better.
+            Err(_) => false,
+        };
+        if ended && !self.draining {
+            self.idle_listeners.push(listener);
+            if exhausted && self.accept_again_ms == 0 {
+                tracing::warn!("out of descriptors or memory: accepting pauses; raise the limit of open files");
+            }
+            let pause_ms = if exhausted { ACCEPT_PAUSE_MS } else { 0 };
+            self.accept_again_ms = self.core.now.mono_ms() + pause_ms;
+        }
+    }
+
+    fn welcome(&mut self, socket: OwnedFd) {
+        let Ok(Some(remote)) = rustix::net::getpeername(&socket).map(|peer| peer.and_then(ip_of)) else { return };
+        let now_ms = self.core.now.mono_ms();
+        let admitted = if self.rate.take(now_ms) { self.admission.enter(remote) } else { Err(Refusal::TooFast) };
+        if admitted.is_err() && self.refusing >= REFUSING_MAX {
+            return;
+        }
+        let key = self.core.connections.enter(remote, stamp(now_ms));
+        self.ring.open(key.slot, socket);
+        match admitted {
+            Ok(()) => {
+                let flags = &mut self.core.connections.at(key.slot).flags;
+                flags.set(Flags::ADMITTED);
+                flags.set(Flags::UNPROVEN);
+                self.handshakes.push(key, now_ms);
+                self.ring.receive(key.slot);
+            }
+            Err(refusal) => {
+                self.refusing += 1;
+                self.core.refuse(key, refusal);
+            }
+        }
+    }
+
+    /// Looks at every deadline.
+    fn pass_time(&mut self) {
+        let now_ms = self.core.now.mono_ms();
+        if self.core.engine.next_deadline_ms().is_some_and(|due| due <= now_ms) {
+            self.core.step(Event::Tick);
+        }
+        while let Some(key) = self.handshakes.pop(now_ms) {
+            if self.core.connections.of(key).is_some_and(|connection| matches!(connection.phase, Phase::Handshake(_))) {
+                self.core.metrics.connections_refused += 1;
+                self.end(key.slot);
+            }
+        }
+        let connections = &mut self.core.connections;
+        self.handshakes.trim(|key| connections.of(key).is_none_or(|connection| !matches!(connection.phase, Phase::Handshake(_))));
+        while let Some(key) = self.leaving.pop(now_ms) {
+            if self.core.connections.of(key).is_some_and(|connection| !matches!(connection.phase, Phase::Closing)) {
+                self.end(key.slot);
+            }
+        }
+        while let Some(key) = self.core.overdue() {
+            self.core.violate(key, CloseCode::Protocol, "a message was not completed in time");
+        }
+        if self.accept_again_ms != 0 && self.accept_again_ms <= now_ms {
+            self.accept_again_ms = 0;
+            for listener in std::mem::take(&mut self.idle_listeners) {
+                self.ring.accept(listener);
+            }
+        }
+    }
+
+    /// Does what the engine wants from others than the sockets.
+    fn apply(&mut self) {
+        for (target, envelope) in self.core.effects.forward.drain(..) {
+            self.core.metrics.mesh_to[target.index()] += 1;
+            self.port.push(target, envelope);
+        }
+        for target in self.port.flush() {
+            self.ring.ring(target.index());
+        }
+        if !self.core.effects.store.is_empty() {
+            self.ask_store();
+        }
+        let mut changes = std::mem::take(&mut self.core.effects.directory);
+        for change in changes.drain(..) {
+            self.change_directory(change);
+        }
+        self.core.effects.directory = changes;
+    }
+
+    /// Sends the turn's requests to the store; those it has no room for are refused at once.
+    fn ask_store(&mut self) {
+        let mut requests = std::mem::take(&mut self.core.effects.store);
+        let retry_after_ms = match self.store.as_mut().map(|store| store.submit(&mut requests)) {
+            Some(Ok(())) => {
+                self.core.effects.store = requests;
+                return;
+            }
+            Some(Err(refused)) => refused.retry_after_ms,
+            // An echo server asks for nothing; if it did, it would be told to wait for ever.
+            None => u64::from(u32::MAX),
+        };
+        for StoreRequest { ticket, .. } in requests {
+            self.core.step(Event::StoreRefused { ticket, retry_after_ms });
+        }
+    }
+
+    fn change_directory(&mut self, change: DirectoryChange) {
+        let shard = self.port.shard();
+        match change {
+            DirectoryChange::Enter { key, session, user, device, remote, since_ms } => {
+                let entry = Entry { user, device, shard, key, session, since: Millis(since_ms), remote };
+                // A full directory hides a session from operators; the session itself is as good as any.
+                let _ = self.directory.enter(entry);
+                self.prove(key);
+            }
+            DirectoryChange::Leave { key } => {
+                self.directory.leave_session(shard, key);
+            }
+        }
+    }
+
+    /// A connection no longer counts among those without a session.
+    fn prove(&mut self, key: SessionKey) {
+        if self.core.connections.of(key).is_some_and(|connection| connection.flags.take(Flags::UNPROVEN)) {
+            self.admission.prove();
+        }
+    }
+
+    /// Hands the kernel what waits to leave, and ends what is to end.
+    fn flush(&mut self) {
+        let mut reading = std::mem::take(&mut self.core.effects.reading);
+        for (key, wanted) in reading.drain(..) {
+            self.set_reading(key, wanted);
+        }
+        self.core.effects.reading = reading;
+        self.flush_answers();
+        let mut dirty = std::mem::take(&mut self.core.effects.dirty);
+        for key in dirty.drain(..) {
+            self.flush_outbox(key);
+        }
+        self.core.effects.dirty = dirty;
+        let mut shut = std::mem::take(&mut self.core.effects.shut);
+        for key in shut.drain(..) {
+            self.shut(key);
+        }
+        self.core.effects.shut = shut;
+        for key in std::mem::take(&mut self.core.broken) {
+            if self.core.connections.of(key).is_some() {
+                self.end(key.slot);
+            }
+        }
+        if !self.is_held_back() {
+            let mut rearm = std::mem::take(&mut self.rearm);
+            for key in rearm.drain(..) {
+                let wanted = |flags: Flags| !flags.has(Flags::HELD);
+                if self.core.connections.of(key).is_some_and(|connection| wanted(connection.flags)) {
+                    self.ring.receive(key.slot);
+                }
+            }
+            self.rearm = rearm;
+        }
+    }
+
+    #[inline]
+    fn flush_outbox(&mut self, key: SessionKey) {
+        let Some(connection) = self.core.connections.of(key) else { return };
+        if !matches!(connection.phase, Phase::Open(_)) {
+            return;
+        }
+        if self.ring.is_sending(key.slot) {
+            // Only the driver's own flight can be in the way; the engine knows about its own.
+            connection.flags.set(Flags::DIRTY);
+            return;
+        }
+        let Some(outbox) = self.core.engine.outbox(key) else { return };
+        if outbox.take(FLIGHT_FRAMES_MAX, FLIGHT_BYTES_MAX, &mut self.scratch) > 0 {
+            self.ring.send(key.slot, &mut self.scratch);
+        }
+    }
+
+    fn flush_answers(&mut self) {
+        let mut answers = std::mem::take(&mut self.core.answers);
+        for answer in answers.drain(..) {
+            let Some(connection) = self.core.connections.of(answer.key) else { continue };
+            connection.flags.set(Flags::OWN_FLIGHT);
+            if answer.last {
+                self.leaving.push(answer.key, self.core.now.mono_ms());
+                self.ring.receive(answer.key.slot);
+            }
+            self.scratch.push(answer.frame);
+            self.ring.send(answer.key.slot, &mut self.scratch);
+        }
+        self.core.answers = answers;
+    }
+
+    fn set_reading(&mut self, key: SessionKey, wanted: bool) {
+        let Some(connection) = self.core.connections.of(key) else { return };
+        if wanted {
+            connection.flags.clear(Flags::HELD);
+            self.rearm.push(key);
+        } else {
+            connection.flags.set(Flags::HELD);
+            self.ring.pause(key.slot);
+        }
+    }
+
+    /// The engine wants a connection to end once everything has left.
+    fn shut(&mut self, key: SessionKey) {
+        let Some(connection) = self.core.connections.of(key) else { return };
+        if matches!(connection.phase, Phase::Open(_)) && !connection.flags.has(Flags::SHUT) {
+            connection.flags.set(Flags::SHUT);
+            self.leaving.push(key, self.core.now.mono_ms());
+            self.leave_if_done(key);
+        }
+    }
+
+    /// Says goodbye to a connection that is to be shut and of which everything has left; the peer is given time to close.
+    fn leave_if_done(&mut self, key: SessionKey) {
+        let Some(connection) = self.core.connections.of(key) else { return };
+        let shut = matches!(connection.phase, Phase::Open(_)) && connection.flags.has(Flags::SHUT);
+        if !shut || self.ring.is_sending(key.slot) || self.core.engine.outbox(key).is_some_and(|outbox| outbox.is_waiting()) {
+            return;
+        }
+        self.core.connections.at(key.slot).phase = Phase::Leaving;
+        self.core.gone(key);
+        self.ring.shut_write(key.slot);
+        self.ring.receive(key.slot);
+    }
+
+    /// How long nothing has to be done.
+    fn park_time(&self) -> Duration {
+        let more = self.stopped
+            || !self.rearm.is_empty() && !self.is_held_back()
+            || !self.held.is_empty() && !self.is_held_back()
+            || !self.core.effects.is_empty()
+            || !self.core.answers.is_empty();
+        if more {
+            return Duration::ZERO;
+        }
+        let accept_again = (self.accept_again_ms != 0).then_some(self.accept_again_ms);
+        let deadlines = [
+            self.core.engine.next_deadline_ms(),
+            self.handshakes.next_ms(),
+            self.leaving.next_ms(),
+            self.core.watched.next_ms(),
+            accept_again,
+        ];
+        let next_us = deadlines.into_iter().flatten().min().map_or(u64::MAX, |next_ms| next_ms.saturating_mul(1000));
+        let wait_us = next_us.saturating_sub(self.core.now.mono_us).min(PARK_US_MAX);
+        Duration::from_micros(wait_us)
+    }
+}
+
+fn ip_of(peer: rustix::net::SocketAddrAny) -> Option<IpAddr> {
+    let address = std::net::SocketAddr::try_from(peer).ok()?;
+    Some(address.ip().to_canonical())
+}
+
+/// Events of one turn after which effects are applied, so that what a turn piles up stays small.
+const EVENTS_PER_TURN_MAX: u64 = 2_048;
+const MESH_PER_TURN_MAX: usize = 4_096;
+const REPLIES_PER_TURN_MAX: usize = 4_096;
+const ORDERS_PER_TURN_MAX: usize = 256;
+/// Frames and bytes of one flight.
+const FLIGHT_FRAMES_MAX: usize = 64;
+const FLIGHT_BYTES_MAX: usize = 256 << 10;
+/// Refused connections of a shard that wait for their response to leave; more are closed without one.
+const REFUSING_MAX: usize = 1_024;
+/// Without descriptors accepting pauses so long, unless a connection closes before.
+const ACCEPT_PAUSE_MS: u64 = 200;
+/// The longest sleep: what runs in the background of the executor must have its turn too.
+const PARK_US_MAX: u64 = 250_000;
+/// Connections that are to close get so long for their last bytes and for closing their side.
+pub(super) const LEAVE_MS_MAX: u64 = 2_000;
