@@ -1,1 +1,24 @@
-//! Placeholder of the store layer until it lands.
+//! Owns keeping: logs, groups, rows, devices. Shards ask through a [`StoreClient`] and never wait; the store's own threads
+//! are the only ones that may wait for a disk.
+//!
+//! Never decides who may do what and never reads the engine's state. Never loses a reply: a client has at most as much under
+//! way as its reply ring holds, and refuses the rest.
+
+mod backend;
+mod client;
+mod faults;
+mod memory;
+mod submission;
+mod threads;
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod tests;
+
+pub use backend::{Backend, Outcome, ReadSide};
+pub use client::{Refused, StoreClient};
+pub use faults::{Faults, FaultyBackend};
+pub use memory::MemoryBackend;
+pub use submission::{Desk, Served, Submission};
+pub use threads::{CommitSample, Observer, Store, StoreParts, StoreSettings, StoreThreads, Wake, spawn};

@@ -1,0 +1,287 @@
+//! Owns everything in memory: the store of tests, of the simulator, and of servers that need no disk. Never reads a clock and
+//! never iterates in an order that depends on chance: the same writes under the same seed give the same answers. Lives on the
+//! writer's thread.
+
+mod duplicates;
+mod groups;
+mod log;
+mod users;
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use indexmap::IndexMap;
+
+use super::backend::{Backend, Outcome};
+use crate::types::record::{Delivery, SharedMessage, UserConversation};
+use crate::types::storage::{Answer, Append, GroupChange, GroupState, RangePage, RangeQuery, Read, StoreFault, UserState, Write};
+use crate::types::{ConversationId, ConversationKind, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
+
+use duplicates::Duplicates;
+use groups::Groups;
+use log::{Log, NOTHING};
+use users::{Row, Users};
+
+/// The store in memory. Everything is gone with the process.
+#[derive(Debug)]
+pub struct MemoryBackend {
+    hasher: FixedState,
+    /// Numbered in order of their first mention; never removed, since a `seq` is never given twice.
+    logs: IndexMap<ConversationId, Log, FixedState>,
+    by_id: HashTable<SharedMessage>,
+    duplicates: Duplicates,
+    users: Users,
+    groups: Groups,
+    /// The log at which pruning goes on.
+    prune_at: usize,
+}
+
+impl MemoryBackend {
+    /// An empty store. `seed` keys its hash tables: random in a server, fixed in a simulation.
+    pub fn new(seed: u64) -> MemoryBackend {
+        let hasher = FixedState::with_seed(seed);
+        MemoryBackend {
+            logs: IndexMap::with_hasher(hasher.clone()),
+            by_id: HashTable::new(),
+            duplicates: Duplicates::new(hasher.clone()),
+            users: Users::new(hasher.clone()),
+            groups: Groups::new(hasher.clone()),
+            prune_at: 0,
+            hasher,
+        }
+    }
+
+    fn write(&mut self, write: Write) -> Answer {
+        match write {
+            Write::Append(append) => return self.append(*append),
+            Write::Group(change) => self.change_group(*change),
+            Write::Device { user, device, deliveries, .. } => {
+                self.users.entry(&user).put_device(&device);
+                deliveries.iter().for_each(|delivery| self.deliver(delivery));
+            }
+            Write::Deliveries(deliveries) => deliveries.iter().for_each(|delivery| self.deliver(delivery)),
+            Write::MarkRead { user, conversation, seq } => return self.mark_read(&user, &conversation, seq),
+            Write::Recall { conversation, seq, by } => self.recall(&conversation, seq, &by),
+            Write::Hide { user, conversation, seq } => self.hide(&user, &conversation, seq),
+            Write::LastSeen { user, at } => self.users.entry(&user).last_seen = Some(at),
+        }
+        Answer::Done
+    }
+
+    fn append(&mut self, append: Append) -> Answer {
+        let Append { mut message, dedupe_since, .. } = append;
+        if let Some(first) = self.duplicates.first_use(&message, dedupe_since) {
+            return Answer::Duplicate {
+                message_id: first.id,
+                conversation: first.conversation.clone(),
+                seq: first.seq,
+                created_at: first.created_at,
+            };
+        }
+        let number = self.log_number(&message.conversation);
+        let log = &mut self.logs[number as usize];
+        message.seq = log.head().next();
+        let message = Arc::new(message);
+        log.push(message.clone());
+        if message.seq == Seq(1) {
+            self.make_rows(number, &message.conversation);
+        }
+        let hasher = &self.hasher;
+        self.by_id.insert_unique(hasher.hash_one(message.id), message.clone(), |known| hasher.hash_one(known.id));
+        self.duplicates.remember(&message, dedupe_since);
+        Answer::Appended(message)
+    }
+
+    /// Rows of the first message's readers; those of a group come with its members.
+    fn make_rows(&mut self, log: u32, conversation: &ConversationId) {
+        match conversation.kind() {
+            ConversationKind::Private(one, other) => {
+                self.users.entry(&one).put_row(log, Seq::NONE);
+                self.users.entry(&other).put_row(log, Seq::NONE);
+            }
+            ConversationKind::System(user) => self.users.entry(&user).put_row(log, Seq::NONE),
+            ConversationKind::Group(_) => {}
+        }
+    }
+
+    fn change_group(&mut self, change: GroupChange) {
+        let log = self.log_number(&ConversationId::group(&change.group));
+        if change.delete {
+            if let Some(members) = self.groups.remove(&change.group) {
+                members.numbers().for_each(|user| self.users.by_number(user).remove_row(log));
+            }
+            return;
+        }
+        if let Some(record) = change.record {
+            self.groups.put(record);
+        }
+        let Some(members) = self.groups.members_mut(&change.group) else {
+            return;
+        };
+        for user in change.members_removed.iter().filter_map(|user| self.users.known(user)).collect::<Vec<_>>() {
+            if members.remove(user) {
+                self.users.by_number(user).remove_row(log);
+            }
+        }
+        for member in &change.members_put {
+            let user = self.users.number(&member.user);
+            members.put(user, member);
+            self.users.by_number(user).put_row(log, member.joined_seq);
+        }
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) {
+        let Some(number) = self.logs.get_index_of(&delivery.conversation) else {
+            return;
+        };
+        let seq = delivery.seq.min(self.logs[number].head());
+        let Some(user) = self.users.user_mut(&delivery.user) else {
+            return;
+        };
+        if user.row(number as u32).is_some() {
+            let device = user.put_device(&delivery.device);
+            user.row_mut(number as u32).expect("found above").deliver(device, seq);
+        }
+    }
+
+    fn mark_read(&mut self, user: &UserId, conversation: &ConversationId, seq: Seq) -> Answer {
+        let row = self.logs.get_full(conversation).and_then(|(number, _, log)| {
+            let row = self.users.user_mut(user)?.row_mut(number as u32)?;
+            Some((row, log.head()))
+        });
+        let Some((row, head)) = row else {
+            return Answer::ReadAt { seq: Seq::NONE, moved: false };
+        };
+        let seq = seq.min(head);
+        let moved = seq > row.read_seq;
+        row.read_seq = row.read_seq.max(seq);
+        Answer::ReadAt { seq: row.read_seq, moved }
+    }
+
+    fn recall(&mut self, conversation: &ConversationId, seq: Seq, by: &UserId) {
+        let Some(log) = self.logs.get_mut(conversation) else {
+            return;
+        };
+        let Some(message) = log.message(seq).filter(|message| message.recalled_by().is_none()) else {
+            return;
+        };
+        let tombstone = Arc::new(message.recalled(by));
+        log.replace(tombstone.clone());
+        self.duplicates.replace(&tombstone);
+        let hash = self.hasher.hash_one(tombstone.id);
+        if let Some(known) = self.by_id.find_mut(hash, |known| known.id == tombstone.id) {
+            *known = tombstone;
+        }
+    }
+
+    fn hide(&mut self, user: &UserId, conversation: &ConversationId, seq: Seq) {
+        if let Some((number, _, log)) = self.logs.get_full(conversation)
+            && log.message(seq).is_some()
+        {
+            self.users.entry(user).hide(number as u32, seq);
+        }
+    }
+
+    fn log_number(&mut self, conversation: &ConversationId) -> u32 {
+        match self.logs.get_index_of(conversation) {
+            Some(number) => number as u32,
+            None => self.logs.insert_full(conversation.clone(), Log::default()).0 as u32,
+        }
+    }
+
+    fn head(&self, conversation: &ConversationId) -> Seq {
+        self.logs.get(conversation).map_or(Seq::NONE, Log::head)
+    }
+
+    fn group(&self, group: &GroupId) -> Option<Box<GroupState>> {
+        let members = self.groups.members(group)?;
+        let head = self.head(&ConversationId::group(group));
+        Some(Box::new(GroupState { group: members.record.clone(), members: members.listed(&self.users), head }))
+    }
+
+    fn user(&self, user: &UserId, device: &DeviceId) -> UserState {
+        let Some(user) = self.users.user(user) else {
+            return UserState { device_known: false, conversations: Vec::new(), last_seen: None };
+        };
+        let device = user.device(device);
+        let conversations = user.rows().iter().map(|row| self.row_of(row, device)).collect();
+        UserState { device_known: device.is_some(), conversations, last_seen: user.last_seen }
+    }
+
+    fn row(&self, user: &UserId, device: &DeviceId, conversation: &ConversationId) -> Option<Box<UserConversation>> {
+        let number = self.logs.get_index_of(conversation)?;
+        let user = self.users.user(user)?;
+        Some(Box::new(self.row_of(user.row(number as u32)?, user.device(device))))
+    }
+
+    fn row_of(&self, row: &Row, device: Option<u32>) -> UserConversation {
+        let (conversation, log) = self.logs.get_index(row.log as usize).expect("logs are never removed");
+        UserConversation {
+            conversation: conversation.clone(),
+            head: log.head(),
+            start_seq: row.start_seq,
+            read_seq: row.read_seq,
+            delivered_device: device.and_then(|device| row.delivered(device)),
+            delivered_any: row.delivered_any(),
+        }
+    }
+
+    fn range(&self, query: &RangeQuery) -> RangePage {
+        let Some((number, _, log)) = self.logs.get_full(&query.conversation) else {
+            return RangePage { messages: Vec::new(), has_more: false, covered: NOTHING, first_kept: Seq(1) };
+        };
+        let viewer = query.viewer.as_ref().and_then(|viewer| self.users.user(viewer));
+        log.page(query, |seq| viewer.is_some_and(|viewer| viewer.hides(number as u32, seq)))
+    }
+
+    fn locate(&self, id: MessageId) -> Option<SharedMessage> {
+        self.by_id.find(self.hasher.hash_one(id), |known| known.id == id).cloned()
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn commit(&mut self, writes: &mut Vec<Write>, outcomes: &mut Vec<Outcome>) {
+        outcomes.extend(writes.drain(..).map(|write| Ok(self.write(write))));
+    }
+
+    fn read(&mut self, read: &Read) -> Outcome {
+        Ok(match read {
+            Read::Head { conversation } => Answer::Head(self.head(conversation)),
+            Read::Group { group } => Answer::Group(self.group(group)),
+            Read::User { user, device } => Answer::User(Box::new(self.user(user, device))),
+            Read::Row { user, device, conversation } => Answer::Row(self.row(user, device, conversation)),
+            Read::Range(query) => Answer::Range(self.range(query)),
+            Read::Locate { message_id } => Answer::Located(self.locate(*message_id)),
+            Read::LastSeen { users } => {
+                let last_seen = |user: &UserId| self.users.user(user).and_then(|user| user.last_seen);
+                Answer::LastSeen(users.iter().map(|user| (user.clone(), last_seen(user))).collect())
+            }
+        })
+    }
+
+    fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
+        let mut pruned = 0;
+        for _ in 0..self.logs.len().min(messages_max) {
+            if self.prune_at >= self.logs.len() {
+                self.prune_at = 0;
+            }
+            while pruned < messages_max {
+                let Some(message) = self.logs[self.prune_at].prune_one(before) else {
+                    break;
+                };
+                let hash = self.hasher.hash_one(message.id);
+                if let Ok(known) = self.by_id.find_entry(hash, |known| known.id == message.id) {
+                    known.remove();
+                }
+                pruned += 1;
+            }
+            if pruned >= messages_max {
+                break;
+            }
+            self.prune_at += 1;
+        }
+        Ok(pruned)
+    }
+}
