@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, ConfigErrors, Flag, Sources};
 
 use super::Environment;
+use super::bench::BenchArguments;
 
 /// A sharded, thread-per-core WebSocket instant-messaging server.
 #[derive(Debug, Parser)]
@@ -27,6 +28,8 @@ pub enum Command {
     /// Check a configuration, or print a sample or the reference.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Load a server and measure what it costs.
+    Bench(BenchArguments),
     /// Tell whether this machine can run the server, and what to change.
     Doctor(DoctorArguments),
     /// Answer every WebSocket message with itself, without authentication: for conformance suites.

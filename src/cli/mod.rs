@@ -4,6 +4,7 @@
 //! asked for; everything else goes to standard error. Lives on the main thread.
 
 mod arguments;
+mod bench;
 mod configuration;
 mod dev;
 mod doctor;
@@ -58,6 +59,7 @@ fn dispatch(command: Command, environment: Environment) -> anyhow::Result<Exit> 
         Command::Echo { listen } => serve::echo(listen),
         Command::Token(arguments) => token::token(&arguments, environment),
         Command::Config(command) => configuration::config(&command, environment),
+        Command::Bench(arguments) => bench::bench(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments, environment),
         Command::Version => print(concat!("corehub ", env!("CARGO_PKG_VERSION"), "\n")),
     }

@@ -60,6 +60,10 @@ pub enum Pending {
         message_id: crate::types::MessageId,
         seq: Seq,
     },
+    /// A list for a client.
+    List {
+        asker: Box<Asker>,
+    },
     /// A write whose success is all there is to say.
     AckWhenDone {
         asker: Box<Asker>,

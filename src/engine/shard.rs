@@ -252,6 +252,7 @@ impl Shard {
             Pending::Recall { asker, conversation, message_id, seq } => {
                 self.recalled(*asker, conversation, message_id, seq, reply.result, turn)
             }
+            Pending::List { asker } => self.list_read(*asker, reply.result, turn),
             Pending::AckWhenDone { asker } => self.done(*asker, reply.result, turn),
             Pending::PresenceLastSeen { asker, gather, entries } => {
                 self.presence_last_seen(*asker, gather, entries, reply.result, turn)

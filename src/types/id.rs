@@ -1,8 +1,8 @@
 //! Owns every identifier: what clients name (users, devices, groups, conversations, requests) and what the server names
 //! (shards, sessions, messages, sequence numbers).
 //!
-//! Never holds an invalid value: client identifiers are checked where they are made. All are cheap to clone: text of up to 24 bytes is
-//! stored inline.
+//! Never holds an invalid value: client identifiers are checked where they are made. All are cheap to clone: text of up to
+//! 24 bytes is stored inline.
 
 use std::fmt;
 

@@ -5,6 +5,7 @@
 //! `store.durability` promises.
 
 use super::id::{ConversationId, DeviceId, GroupId, MessageId, Seq, UserId};
+use super::push::{ConversationSummary, UnreadEntry};
 use super::record::{Delivery, Group, Member, Message, SharedMessage, UserConversation};
 use super::time::Millis;
 
@@ -89,6 +90,12 @@ pub enum Read {
     Locate { message_id: MessageId },
     /// When users were last connected.
     LastSeen { users: Vec<UserId> },
+    /// A user's conversations, the one with the newest message first. `cursor` is the `next` of an earlier answer.
+    Summaries { user: UserId, limit: u32, cursor: Option<String> },
+    /// A user's conversations with unread messages: own, recalled and hidden ones never count, notifications do.
+    Unread { user: UserId },
+    /// Messages whose text matches, newest first, in the conversations the user has a row of, from each row's `start_seq` on.
+    Search { user: UserId, query: String, conversation: Option<ConversationId>, limit: u32, cursor: Option<String> },
 }
 
 /// A stretch of a log, ascending by `seq` in the answer. Bounds are exclusive; `since` is inclusive, `until` exclusive.
@@ -143,6 +150,15 @@ pub enum Answer {
     Range(RangePage),
     Located(Option<SharedMessage>),
     LastSeen(Vec<(UserId, Option<Millis>)>),
+    Summaries {
+        conversations: Vec<ConversationSummary>,
+        next: Option<String>,
+    },
+    Unread(Vec<UnreadEntry>),
+    Found {
+        messages: Vec<SharedMessage>,
+        next: Option<String>,
+    },
 }
 
 /// A group as its owner loads it.

@@ -87,7 +87,9 @@ impl Shard {
             Command::GetHistory(query) => self.get_history(key, query, id, turn),
             Command::GetConversations { limit, cursor } => self.get_conversations(key, limit, cursor, id, turn),
             Command::GetUnread => self.get_unread(key, id, turn),
-            Command::Search { .. } => self.search(key, id, turn),
+            Command::Search { query, conversation, limit, cursor } => {
+                self.search(key, lists::Search { query, conversation, limit, cursor }, id, turn)
+            }
             Command::CreateGroup(group) => self.create_group(key, group, id, turn),
             Command::JoinGroup(ref group)
             | Command::LeaveGroup(ref group)

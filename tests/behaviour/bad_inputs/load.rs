@@ -1,0 +1,69 @@
+//! Well-formed and far too much.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::Neighbours;
+use crate::at_shards;
+use crate::support::{Client, PATIENCE, RawConnection, eventually, frames};
+
+at_shards!(ten_times_the_rate_ends_in_4101, "[limits]\nmessages_per_second = 20\nerrors_per_minute = 30\n", |server| {
+    let mut neighbours = Neighbours::calm(server);
+    let mut abuser = Client::connect(server, "mallory");
+    for index in 0..400 {
+        let data = json!({"to_user_id": "carol", "content": index.to_string()});
+        if !abuser.try_send(&json!({"type": "send_message", "data": data})) {
+            break;
+        }
+    }
+    abuser.expect_close_as(4101, "rate_limited");
+    let errors = abuser.queued("error");
+    assert!(!errors.is_empty() && errors.iter().all(|data| data["name"] == "RATE_LIMITED"), "{errors:?}");
+    neighbours.assert_undisturbed("ten times the rate");
+});
+
+at_shards!(
+    many_whole_messages_on_one_connection_are_fine,
+    "[limits]\nmessages_per_second = 0\nuser_messages_per_second = 0\n",
+    |server| {
+        const ROUNDS: usize = 200;
+        const EACH: usize = 1_000;
+        let mut neighbours = Neighbours::of(server);
+        let mut connection = RawConnection::authenticated(server, "alice-too");
+        let batch = frames::text(r#"{"type":"ping"}"#).repeat(EACH);
+        for _ in 0..ROUNDS {
+            connection.send(&batch).expect("the connection is open");
+            for _ in 0..EACH {
+                connection.read_until("pong");
+            }
+        }
+        neighbours.assert_undisturbed("200,000 messages");
+    }
+);
+
+at_shards!(connections_that_come_and_go_leave_nothing, "[limits]\nconnects_per_second = 0\n", |server| {
+    let mut neighbours = Neighbours::of(server);
+    for index in 0..2_000 {
+        let mut connection = RawConnection::open(server);
+        if index % 4 != 0 {
+            assert_eq!(connection.upgrade("/ws", &[]).status, 101);
+        }
+        if index % 2 == 0 {
+            connection.reset();
+        }
+    }
+    eventually("they are gone", || (server.metric("corehub_connections", "") <= 2.0).then_some(()));
+    neighbours.assert_undisturbed("connections that come and go");
+});
+
+at_shards!(a_client_that_never_reads_is_bounded, "[limits]\nmessages_per_second = 0\nuser_messages_per_second = 0\n", |server| {
+    let mut neighbours = Neighbours::of(server);
+    let mut deaf = RawConnection::authenticated(server, "mallory");
+    let batch = frames::text(r#"{"type":"get_unread","message_id":"a-request-whose-answers-nobody-reads"}"#).repeat(100);
+    deaf.stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a timeout above zero");
+    let start = Instant::now();
+    // The server stops reading from it, or closes it: either way the flood ends.
+    while start.elapsed() < PATIENCE && std::io::Write::write_all(&mut deaf.stream, &batch).is_ok() {}
+    neighbours.assert_undisturbed("a client that never reads");
+});

@@ -1,0 +1,60 @@
+//! Inputs that no well-behaved client sends. Every row has its stated outcome; after every row a neighbour's traffic goes on, and
+//! memory is where it was.
+
+mod envelope;
+mod frames;
+mod handshake;
+mod load;
+mod tokens;
+
+use serde_json::Value;
+
+use crate::support::{Client, RawConnection, Server, eventually};
+
+/// What a flood of bad inputs may leave behind.
+const GROWTH_BYTES_MAX: u64 = 10 << 20;
+
+/// Two well-behaved users beside the abuse, and the memory of the server before it began.
+struct Neighbours<'a> {
+    server: &'a Server,
+    alice: Client,
+    bob: Client,
+    resident_bytes: u64,
+    messages: u64,
+}
+
+impl Neighbours<'_> {
+    /// Moves in. What the server keeps at hand once it has worked is there before memory is measured.
+    fn of(server: &Server) -> Neighbours<'_> {
+        let mut neighbours = Neighbours::calm(server);
+        let mut warm = RawConnection::authenticated(server, "warm");
+        warm.send_text(&format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(200_000)));
+        warm.read_until("pong");
+        for _ in 0..50 {
+            neighbours.exchange("warming up");
+        }
+        neighbours.resident_bytes = server.resident_bytes();
+        neighbours
+    }
+
+    /// Moves in where nobody may talk fast, and looks at traffic only.
+    fn calm(server: &Server) -> Neighbours<'_> {
+        let (alice, bob) = (Client::connect(server, "alice"), Client::connect(server, "bob"));
+        Neighbours { server, alice, bob, resident_bytes: u64::MAX, messages: 0 }
+    }
+
+    /// Shows that the neighbours are served as before.
+    fn assert_undisturbed(&mut self, what: &str) {
+        self.exchange(what);
+        let limit = self.resident_bytes.saturating_add(GROWTH_BYTES_MAX);
+        eventually(&format!("{what}: memory comes back"), || (self.server.resident_bytes() < limit).then_some(()));
+        assert!(!self.server.log().contains("panicked"), "{what}:\n{}", self.server.log());
+    }
+
+    fn exchange(&mut self, what: &str) {
+        self.messages += 1;
+        assert_eq!(self.alice.tell("bob", what)["seq"], self.messages, "{what}");
+        let message = self.bob.expect("new_message");
+        assert_eq!((&message["seq"], &message["content"]), (&Value::from(self.messages), &Value::from(what)));
+    }
+}
