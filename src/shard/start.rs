@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -171,7 +172,7 @@ fn live(parts: Parts, ready: &Sender<(ShardId, OwnedFd)>, go: &Receiver<Vec<Owne
 
 async fn drive(driver: Driver) -> Result<(), ShardFault> {
     let driver = Rc::new(RefCell::new(driver));
-    upkeep::start(driver.clone());
+    upkeep::start(&driver);
     let mut since_yield = 0;
     loop {
         let rested = {
@@ -224,7 +225,9 @@ fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Resul
         inbox: parts.inbox,
         store: parts.store,
         directory: parts.directory,
-        registry: parts.frontpage.registry.clone(),
+        frontpage: parts.frontpage,
+        late: HashMap::new(),
+        late_ready: false,
         rate: ConnectRate::new(parts.admission.caps().connects_per_second, parts.shards),
         admission: parts.admission,
         handshakes: Deadlines::new(parts.driver.handshake_timeout_ms),
