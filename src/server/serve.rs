@@ -12,21 +12,21 @@ use crate::config::{Config, ConfigErrors, Limits, Status, StoreKind};
 use crate::control::{self, ControlHandle, ControlParts, KickTarget, Phase, Readiness};
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
-use crate::shard::{self, Order};
+use crate::shard::{self, DriverSettings, Order};
 use crate::store::{CommitSample, MemoryBackend};
 use crate::types::envelope::Body;
 
-use super::resolve;
 use super::signals::{Wish, wishes};
 use super::topology::{Node, Plan, StorePlan, random};
 use super::{ExitKind, Ready, ServeError, ServeOptions};
+use super::{descriptors, resolve};
 
 /// Runs a server until it is told to stop, or until a part of it fails.
 pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeError> {
     let system = |what| move |source| ServeError::System { what, source };
     let wishes = wishes().map_err(system("cannot wait for signals"))?;
     let limits = Limits::derive(&config, shard::cores().len());
-    super::descriptors::raise(&limits);
+    let private_descriptors = descriptors::raise(&limits);
     let (client, listeners) = shard::listen(config.listen.client, limits.shards, limits.listen_backlog as i32)?;
     let admin = bind_admin(&config)?;
     let registry = Arc::new(Registry::new(usize::from(limits.shards)));
@@ -36,7 +36,7 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
         pin: limits.pin,
         mesh_capacity: limits.mesh_capacity,
         engine: resolve::engine(&limits),
-        driver: resolve::driver(&limits),
+        driver: DriverSettings { private_descriptors, ..resolve::driver(&limits) },
         rules: resolve::rules(&config),
         verifier: Arc::new(resolve::verifier(&config)?),
         caps: resolve::caps(&limits),

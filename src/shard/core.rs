@@ -3,6 +3,9 @@
 //! Never touches a socket: what is to be done is left in the effects, in `answers` and in `broken` for the turn. A panic of the
 //! engine costs the one connection whose event it was. Lives on its shard's thread.
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

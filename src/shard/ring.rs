@@ -180,6 +180,10 @@ impl Ring {
     /// Stops accepting for good; connections that wait in the backlog are refused by the kernel.
     pub fn stop_listening(&mut self) {
         for listener in 0..self.listeners.len() {
+            // Another thread's table may hold the same socket open; this ends it everywhere.
+            if let Some(socket) = &self.listeners[listener].socket {
+                let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+            }
             if self.listeners[listener].armed {
                 self.push_cancel(Kind::Accept, listener as u32);
             } else {

@@ -21,7 +21,6 @@ use crate::types::ShardId;
 use crate::wire::frame::FrameLimits;
 use crate::wire::json;
 
-use super::Parts;
 use super::admission::ConnectRate;
 use super::connection::Connections;
 use super::core::Core;
@@ -30,6 +29,7 @@ use super::handshake::Greeter;
 use super::ring::Ring;
 use super::turn::{Driver, LEAVE_MS_MAX};
 use super::upkeep::{self, Survey};
+use super::{Parts, descriptors};
 
 /// Why a shard could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,8 @@ pub enum ShardFault {
     Executor(String),
     #[error("cannot make an io_uring: {0} (Linux 6.1 or newer is needed, with kernel.io_uring_disabled = 0)")]
     Ring(io::Error),
+    #[error("cannot have an own table of open files: {0}")]
+    Descriptors(io::Error),
     #[error("the io_uring failed: {0}")]
     Enter(io::Error),
     #[error("the store's threads have ended")]
@@ -165,6 +167,10 @@ fn live(parts: Parts, ready: &Sender<(ShardId, OwnedFd)>, go: &Receiver<Vec<Owne
             return Err(ShardFault::CalledOff);
         }
         let neighbours = go.recv().map_err(|_| ShardFault::CalledOff)?;
+        if parts.driver.private_descriptors {
+            // All that threads share is open by now: every executor and ring exists, and their handles are here.
+            descriptors::make_private().map_err(ShardFault::Descriptors)?;
+        }
         let driver = assemble(parts, ring, neighbours).map_err(ShardFault::Ring)?;
         drive(driver).await
     })
