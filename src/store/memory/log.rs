@@ -35,6 +35,16 @@ impl Log {
         self.messages.push_back(message);
     }
 
+    /// The newest message that is kept.
+    pub fn last(&self) -> Option<&SharedMessage> {
+        self.messages.back()
+    }
+
+    /// The kept messages after `seq`.
+    pub fn after(&self, seq: Seq) -> impl Iterator<Item = &SharedMessage> {
+        self.messages.range(self.offset(seq.next())..)
+    }
+
     pub fn message(&self, seq: Seq) -> Option<&SharedMessage> {
         self.messages.get(self.index(seq)?)
     }

@@ -4,6 +4,7 @@
 
 mod duplicates;
 mod groups;
+mod lists;
 mod log;
 mod users;
 
@@ -30,7 +31,8 @@ pub struct MemoryBackend {
     hasher: FixedState,
     /// Numbered in order of their first mention; never removed, since a `seq` is never given twice.
     logs: IndexMap<ConversationId, Log, FixedState>,
-    by_id: HashTable<SharedMessage>,
+    /// Each with its hash, so that growing touches no message.
+    by_id: HashTable<(u64, SharedMessage)>,
     duplicates: Duplicates,
     users: Users,
     groups: Groups,
@@ -88,8 +90,8 @@ impl MemoryBackend {
         if message.seq == Seq(1) {
             self.make_rows(number, &message.conversation);
         }
-        let hasher = &self.hasher;
-        self.by_id.insert_unique(hasher.hash_one(message.id), message.clone(), |known| hasher.hash_one(known.id));
+        let hash = self.hasher.hash_one(message.id);
+        self.by_id.insert_unique(hash, (hash, message.clone()), |(known, _)| *known);
         self.duplicates.remember(&message, dedupe_since);
         Answer::Appended(message)
     }
@@ -152,12 +154,14 @@ impl MemoryBackend {
             Some((row, log.head()))
         });
         let Some((row, head)) = row else {
-            return Answer::ReadAt { seq: Seq::NONE, moved: false };
+            return Answer::ReadAt { seq: Seq::NONE, moved: false, senders: Vec::new() };
         };
         let seq = seq.min(head);
-        let moved = seq > row.read_seq;
-        row.read_seq = row.read_seq.max(seq);
-        Answer::ReadAt { seq: row.read_seq, moved }
+        let before = row.read_seq;
+        row.read_seq = before.max(seq);
+        let read_seq = row.read_seq;
+        let senders = self.senders(conversation, before, read_seq);
+        Answer::ReadAt { seq: read_seq, moved: read_seq > before, senders }
     }
 
     fn recall(&mut self, conversation: &ConversationId, seq: Seq, by: &UserId) {
@@ -171,7 +175,7 @@ impl MemoryBackend {
         log.replace(tombstone.clone());
         self.duplicates.replace(&tombstone);
         let hash = self.hasher.hash_one(tombstone.id);
-        if let Some(known) = self.by_id.find_mut(hash, |known| known.id == tombstone.id) {
+        if let Some((_, known)) = self.by_id.find_mut(hash, |(known, message)| *known == hash && message.id == tombstone.id) {
             *known = tombstone;
         }
     }
@@ -237,7 +241,9 @@ impl MemoryBackend {
     }
 
     fn locate(&self, id: MessageId) -> Option<SharedMessage> {
-        self.by_id.find(self.hasher.hash_one(id), |known| known.id == id).cloned()
+        let hash = self.hasher.hash_one(id);
+        let (_, message) = self.by_id.find(hash, |(known, message)| *known == hash && message.id == id)?;
+        Some(message.clone())
     }
 }
 
@@ -254,6 +260,11 @@ impl Backend for MemoryBackend {
             Read::Row { user, device, conversation } => Answer::Row(self.row(user, device, conversation)),
             Read::Range(query) => Answer::Range(self.range(query)),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)),
+            Read::Summaries { user, limit, cursor } => self.summaries(user, *limit, cursor.as_deref()),
+            Read::Unread { user } => self.unread(user),
+            Read::Search { user, query, conversation, limit, cursor } => {
+                self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())
+            }
             Read::LastSeen { users } => {
                 let last_seen = |user: &UserId| self.users.user(user).and_then(|user| user.last_seen);
                 Answer::LastSeen(users.iter().map(|user| (user.clone(), last_seen(user))).collect())
@@ -272,7 +283,7 @@ impl Backend for MemoryBackend {
                     break;
                 };
                 let hash = self.hasher.hash_one(message.id);
-                if let Ok(known) = self.by_id.find_entry(hash, |known| known.id == message.id) {
+                if let Ok(known) = self.by_id.find_entry(hash, |(known, kept)| *known == hash && kept.id == message.id) {
                     known.remove();
                 }
                 pruned += 1;
