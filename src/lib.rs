@@ -25,6 +25,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod server;
 pub mod shard;
+pub mod sim;
 pub mod store;
 pub mod types;
 pub mod wire;

@@ -173,6 +173,7 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) {
         let frame = Frame::shared(parcel.frame);
+        let mut crowded = SessionList::new();
         let offer = Offer {
             seq: parcel.seq,
             origin: parcel.origin,
@@ -199,7 +200,9 @@ impl Shard {
                 Some(index) => index,
                 // Nothing was missed since the session was attached, so this one is the next.
                 None => {
-                    session.forget_settled_cursors();
+                    if session.cursors.len() >= CURSORS_KEPT && session.cursors.len() == session.cursors.capacity() {
+                        crowded.push(*key);
+                    }
                     session.add_cursor(Cursor::new(conversation.clone(), parcel.seq.previous(), CursorState::Live))
                 }
             };
@@ -209,6 +212,13 @@ impl Shard {
             }
         }
         self.counters.note_delivery(parcel.received_us, turn.now.mono_us);
+        // What is written need not be remembered here.
+        for key in crowded {
+            self.persist_deliveries(key, turn);
+            if let Some(session) = self.session(key) {
+                session.forget_settled_cursors();
+            }
+        }
     }
 
     pub(super) fn ephemeral_group(&mut self, group: &GroupId, whisper: Whisper, turn: &mut Turn<'_>) {
@@ -311,7 +321,8 @@ impl Session {
         }
         let cursor = self.cursor(index);
         if acks && !cursor.outstanding() {
-            cursor.attempts = 1;
+            // What is sent again goes on counting its attempts.
+            cursor.attempts = if seq <= cursor.repeat_until { cursor.attempts.max(1) } else { 1 };
             cursor.unacked_since_ms = turn.now.mono_ms();
             let deadline = turn.now.mono_ms() + ack_timeout_ms;
             cursor.passed(seq, true, true);
@@ -323,9 +334,6 @@ impl Session {
 
     /// Cursors of private conversations that have nothing to remember are made again when they are needed.
     fn forget_settled_cursors(&mut self) {
-        if self.cursors.len() < CURSORS_KEPT || self.cursors.len() < self.cursors.capacity() {
-            return;
-        }
         for index in 0..self.cursors.len() as u32 {
             let delivered = self.delivered(index);
             let cursor = &self.cursors[index as usize];
@@ -342,7 +350,7 @@ impl Session {
 
 impl super::session::Opening {
     /// A delivery that came before the snapshot.
-    fn note(&mut self, conversation: &ConversationId, seq: Seq) {
+    pub(super) fn note(&mut self, conversation: &ConversationId, seq: Seq) {
         match self.noted.iter_mut().find(|(known, _)| known == conversation) {
             Some((_, last)) => *last = seq.max(*last),
             None => self.noted.push((conversation.clone(), seq)),

@@ -156,18 +156,21 @@ impl Outbox {
         self.push(Lane::Ephemeral, frame, None)
     }
 
-    /// Drops the log entries that are not in flight, telling each one's mark, oldest first.
+    /// Drops the log entries that are not in flight, telling each one's mark, oldest first. What no cursor would read again stays.
     pub fn shed_messages(&mut self, mut tell: impl FnMut(LogMark)) {
         let Some(queues) = self.queues.as_deref_mut() else { return };
         let lane = Lane::Message as usize;
         let flight = queues.flight[lane] as usize;
-        for entry in queues.lanes[lane].drain(flight..) {
-            queues.bytes[lane] -= entry.frame.len();
-            if entry.mark.cursor != u32::MAX {
+        let waiting: Vec<Entry> = queues.lanes[lane].drain(flight..).collect();
+        for entry in waiting {
+            if entry.mark.cursor == u32::MAX {
+                queues.lanes[lane].push_back(entry);
+            } else {
+                queues.bytes[lane] -= entry.frame.len();
                 tell(entry.mark);
             }
         }
-        queues.lanes[lane].shrink_to(flight);
+        queues.lanes[lane].shrink_to_fit();
         queues.system = 0;
     }
 
@@ -203,6 +206,11 @@ impl Outbox {
     /// Bytes waiting and in flight in one lane.
     pub fn lane_bytes(&self, lane: Lane) -> usize {
         self.queues.as_deref().map_or(0, |queues| queues.bytes[lane as usize])
+    }
+
+    /// Bytes of what the client itself asked for, waiting and in flight: its requests are held back while there is too much.
+    pub fn answer_bytes(&self) -> usize {
+        self.lane_bytes(Lane::Control) + self.lane_bytes(Lane::Reply)
     }
 
     /// Bytes waiting and in flight.

@@ -27,12 +27,7 @@ pub enum Pending {
         asker: Box<Asker>,
         wishes: Wishes,
     },
-    Refill {
-        key: SessionKey,
-        session: SessionId,
-        cursor: u32,
-        after: Seq,
-    },
+    Refill(Box<Page>),
     /// `sync`: the user's rows, and what the client says it has.
     SyncRows {
         key: SessionKey,
@@ -80,6 +75,18 @@ pub enum Pending {
     /// A device's registration: tried again at its next visit when it fails.
     Device,
     LastSeen,
+}
+
+/// A page of a log on its way to a cursor.
+#[derive(Debug)]
+pub struct Page {
+    pub key: SessionKey,
+    pub session: SessionId,
+    pub cursor: u32,
+    pub conversation: ConversationId,
+    pub after: Seq,
+    /// Last `seq` asked for.
+    pub head: Seq,
 }
 
 /// A change of a group that takes effect when the store has it.

@@ -114,7 +114,8 @@ pub struct Opening {
 /// A `sync_done` that is owed.
 #[derive(Debug, Default)]
 pub struct Sync {
-    pub request: Option<crate::types::RequestId>,
+    /// `message_id` of each request that is owed one; None for the one after authentication.
+    pub requests: SmallVec<[Option<crate::types::RequestId>; 1]>,
     /// Groups whose owner has not confirmed yet.
     pub attaching: u32,
     /// Cursors that were behind when the sync began and still are.
@@ -154,6 +155,20 @@ impl Session {
 
     pub fn cursor(&mut self, index: u32) -> &mut Cursor {
         &mut self.cursors[index as usize]
+    }
+
+    /// A `sync_done` is owed once all that is behind now has been put on its way.
+    pub fn owe_sync(&mut self, request: Option<crate::types::RequestId>) {
+        let mut sync = Sync { requests: self.sync.take().map(|sync| sync.requests).unwrap_or_default(), ..Sync::default() };
+        if sync.requests.len() < SYNCS_OWED_MAX {
+            sync.requests.push(request);
+        }
+        for cursor in &mut self.cursors {
+            cursor.counted = cursor.state == CursorState::Lagging;
+            sync.attaching += u32::from(cursor.state == CursorState::Attaching);
+            sync.behind += u32::from(cursor.counted);
+        }
+        self.sync = Some(Box::new(sync));
     }
 
     /// Adds a cursor, in a free place when there is one.
@@ -224,3 +239,6 @@ impl Session {
         timers.phase.min(timers.beat).min(timers.expiry).min(timers.ack).min(timers.persist).min(timers.refill).min(timers.drain)
     }
 }
+
+/// Answers of `sync` that one connection can be owed; a client that asks more often gets one for several.
+const SYNCS_OWED_MAX: usize = 16;

@@ -108,7 +108,7 @@ impl Shard {
             Event::Ping { key, payload } => self.protocol_ping(key, &payload, turn),
             Event::Pong { key } => self.heard(key, turn.now),
             Event::Violation { key, close, reason } => self.close(key, close, reason, turn),
-            Event::CloseReceived { key, code } => self.close_received(key, code, turn),
+            Event::CloseReceived { key, code: _ } => self.close_received(key, turn),
             Event::Sent { key, bytes: _ } => self.sent(key, turn),
             Event::Gone { key } => self.gone(key, turn),
             Event::Mesh { from: _, envelope } => self.receive(envelope, turn),
@@ -240,7 +240,7 @@ impl Shard {
             Pending::Append { conversation, asker } => self.appended(conversation, asker, reply.result, turn),
             Pending::ChangeGroup(plan) => self.group_changed(*plan, reply.result, turn),
             Pending::LoadUser { asker, wishes } => self.user_loaded(*asker, wishes, reply.result, turn),
-            Pending::Refill { key, session, cursor, after } => self.refilled(key, session, cursor, after, reply.result, turn),
+            Pending::Refill(page) => self.refilled(*page, reply.result, turn),
             Pending::SyncRows { key, session, request, cursors } => {
                 self.sync_rows(key, session, request, *cursors, reply.result, turn)
             }
@@ -403,7 +403,7 @@ impl Shard {
         if session.outbox.push(lane, frame, None) {
             turn.effects.dirty.push(key);
         }
-        if !session.reading_held && session.outbox.lane_bytes(Lane::Reply) > bytes_max {
+        if !session.reading_held && session.outbox.answer_bytes() > bytes_max {
             session.reading_held = true;
             turn.effects.reading.push((key, false));
         }

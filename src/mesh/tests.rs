@@ -68,8 +68,8 @@ fn run_random(random: &mut fastrand::Rng, shards: usize, capacity: usize) {
             }
             4..6 if !oracle.parked[at] => {
                 let mut expected = oracle.flush(at, capacity);
-                for target in 0..shards {
-                    blocked_seen[at][target] = !oracle.held[at][target].is_empty();
+                for (seen, held) in blocked_seen[at].iter_mut().zip(&oracle.held[at]) {
+                    *seen = !held.is_empty();
                 }
                 for source in drained_since_flush[at].drain() {
                     let source: usize = source;
@@ -130,10 +130,10 @@ fn run_random(random: &mut fastrand::Rng, shards: usize, capacity: usize) {
 /// Everybody works until nothing is left.
 fn settle(ports: &mut [Port<u64>], oracle: &mut Oracle, capacity: usize) {
     for _ in 0..4_000 {
-        for at in 0..ports.len() {
-            let _ = ports[at].flush();
+        for (at, port) in ports.iter_mut().enumerate() {
+            let _ = port.flush();
             oracle.flush(at, capacity);
-            ports[at].drain(usize::MAX, &mut |source, value| {
+            port.drain(usize::MAX, &mut |source, value| {
                 assert_eq!(oracle.ring[source.index()][at].pop_front(), Some(value));
             });
         }
@@ -145,11 +145,9 @@ fn settle(ports: &mut [Port<u64>], oracle: &mut Oracle, capacity: usize) {
 #[test]
 fn every_source_has_its_turn() {
     let mut ports = build::<u32>(3, 64);
-    for source in 1..3 {
-        for value in 0..64 {
-            ports[source].push(ShardId(0), value);
-        }
-        assert!(ports[source].flush().is_empty());
+    for port in &mut ports[1..] {
+        (0..64).for_each(|value| port.push(ShardId(0), value));
+        assert!(port.flush().is_empty());
     }
     let mut from = [0; 3];
     for _ in 0..4 {

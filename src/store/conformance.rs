@@ -17,7 +17,9 @@ pub fn suite(make: impl Fn() -> Box<dyn Backend>) {
     }
 }
 
-const PARTS: &[(&str, fn(Probe))] = &[
+type Part = (&'static str, fn(Probe));
+
+const PARTS: &[Part] = &[
     ("seq is given without gaps per conversation", seq_without_gaps),
     ("a batch is one commit in order", batch_in_order),
     ("a client id counts once", duplicates),

@@ -11,12 +11,13 @@ use hashbrown::hash_table::Entry;
 use crate::types::Millis;
 use crate::types::record::{Message, SharedMessage};
 
-/// The messages that still count as first uses of their client id: one pointer each. A client id belongs to its sender, in
+/// The messages that still count as first uses of their client id: a hash and a pointer each. A client id belongs to its sender, in
 /// whichever conversation; of what the system writes, to the conversation (so that one announcement may go to many users).
 #[derive(Debug)]
 pub struct Duplicates {
     hasher: FixedState,
-    first_uses: HashTable<SharedMessage>,
+    /// Each with its hash, so that growing touches no message.
+    first_uses: HashTable<(u64, SharedMessage)>,
     /// In the order of arrival: when an entry was made, and its hash.
     oldest: VecDeque<(Millis, u64)>,
 }
@@ -29,8 +30,9 @@ impl Duplicates {
     /// The earlier message with the same client id, used at `since` or later.
     pub fn first_use(&self, message: &Message, since: Millis) -> Option<&SharedMessage> {
         message.client_id.as_ref()?;
-        let found = self.first_uses.find(self.hash(message), |first| same_use(first, message));
-        found.filter(|first| first.created_at >= since)
+        let hash = self.hash(message);
+        let (_, first) = self.first_uses.find(hash, |(known, first)| *known == hash && same_use(first, message))?;
+        (first.created_at >= since).then_some(first)
     }
 
     /// Remembers a message that [`first_use`](Duplicates::first_use) did not know, and forgets a few from before `since`.
@@ -45,7 +47,7 @@ impl Duplicates {
             let Some((_, hash)) = self.oldest.pop_front_if(|(at, _)| *at < since) else {
                 break;
             };
-            if let Ok(expired) = self.first_uses.find_entry(hash, |first| first.created_at < since) {
+            if let Ok(expired) = self.first_uses.find_entry(hash, |(known, first)| *known == hash && first.created_at < since) {
                 expired.remove();
             }
         }
@@ -57,30 +59,26 @@ impl Duplicates {
             return;
         }
         let hash = self.hash(tombstone);
-        if let Some(first) = self.first_uses.find_mut(hash, |first| first.id == tombstone.id) {
+        if let Some((_, first)) = self.first_uses.find_mut(hash, |(known, first)| *known == hash && first.id == tombstone.id) {
             *first = tombstone.clone();
         }
     }
 
     fn put(&mut self, hash: u64, message: &SharedMessage) {
-        let hasher = &self.hasher;
-        match self.first_uses.entry(hash, |first| same_use(first, message), |first| hash_of(hasher, first)) {
-            Entry::Occupied(mut expired) => *expired.get_mut() = message.clone(),
+        let same = |(known, first): &(u64, SharedMessage)| *known == hash && same_use(first, message);
+        match self.first_uses.entry(hash, same, |(known, _)| *known) {
+            Entry::Occupied(mut expired) => expired.get_mut().1 = message.clone(),
             Entry::Vacant(place) => {
-                place.insert(message.clone());
+                place.insert((hash, message.clone()));
             }
         }
     }
 
     fn hash(&self, message: &Message) -> u64 {
-        hash_of(&self.hasher, message)
-    }
-}
-
-fn hash_of(hasher: &FixedState, message: &Message) -> u64 {
-    match &message.sender {
-        Some(sender) => hasher.hash_one((sender, &message.client_id)),
-        None => hasher.hash_one((&message.conversation, &message.client_id)),
+        match &message.sender {
+            Some(sender) => self.hasher.hash_one((sender, &message.client_id)),
+            None => self.hasher.hash_one((&message.conversation, &message.client_id)),
+        }
     }
 }
 

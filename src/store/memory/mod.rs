@@ -31,7 +31,8 @@ pub struct MemoryBackend {
     hasher: FixedState,
     /// Numbered in order of their first mention; never removed, since a `seq` is never given twice.
     logs: IndexMap<ConversationId, Log, FixedState>,
-    by_id: HashTable<SharedMessage>,
+    /// Each with its hash, so that growing touches no message.
+    by_id: HashTable<(u64, SharedMessage)>,
     duplicates: Duplicates,
     users: Users,
     groups: Groups,
@@ -89,8 +90,8 @@ impl MemoryBackend {
         if message.seq == Seq(1) {
             self.make_rows(number, &message.conversation);
         }
-        let hasher = &self.hasher;
-        self.by_id.insert_unique(hasher.hash_one(message.id), message.clone(), |known| hasher.hash_one(known.id));
+        let hash = self.hasher.hash_one(message.id);
+        self.by_id.insert_unique(hash, (hash, message.clone()), |(known, _)| *known);
         self.duplicates.remember(&message, dedupe_since);
         Answer::Appended(message)
     }
@@ -174,7 +175,7 @@ impl MemoryBackend {
         log.replace(tombstone.clone());
         self.duplicates.replace(&tombstone);
         let hash = self.hasher.hash_one(tombstone.id);
-        if let Some(known) = self.by_id.find_mut(hash, |known| known.id == tombstone.id) {
+        if let Some((_, known)) = self.by_id.find_mut(hash, |(known, message)| *known == hash && message.id == tombstone.id) {
             *known = tombstone;
         }
     }
@@ -240,7 +241,9 @@ impl MemoryBackend {
     }
 
     fn locate(&self, id: MessageId) -> Option<SharedMessage> {
-        self.by_id.find(self.hasher.hash_one(id), |known| known.id == id).cloned()
+        let hash = self.hasher.hash_one(id);
+        let (_, message) = self.by_id.find(hash, |(known, message)| *known == hash && message.id == id)?;
+        Some(message.clone())
     }
 }
 
@@ -280,7 +283,7 @@ impl Backend for MemoryBackend {
                     break;
                 };
                 let hash = self.hasher.hash_one(message.id);
-                if let Ok(known) = self.by_id.find_entry(hash, |known| known.id == message.id) {
+                if let Ok(known) = self.by_id.find_entry(hash, |(known, kept)| *known == hash && kept.id == message.id) {
                     known.remove();
                 }
                 pruned += 1;

@@ -1,0 +1,97 @@
+//! Owns the store on virtual time: writes gather and are committed together, reads are answered beside them in any order.
+//!
+//! What is committed survives a crash of the node; what only waits does not. Never decides anything about messages: the
+//! store in memory does.
+
+use crate::store::{Backend, MemoryBackend, Outcome};
+use crate::types::storage::{Operation, Read, StoreFault, StoreRequest, Ticket, Write};
+
+/// A disk with one queue of writes.
+pub(super) struct Disk {
+    backend: MemoryBackend,
+    writes: Vec<Write>,
+    /// Who waits for each write.
+    askers: Vec<(usize, Ticket)>,
+    outcomes: Vec<Outcome>,
+    /// A commit is on the agenda.
+    pub gathering: bool,
+    /// No commit begins before this time.
+    pub stalled_until_us: u64,
+    pub commits_to_fail: u32,
+    pub reads_to_fail: u32,
+    /// Requests that wait at most; more are refused.
+    pub requests_max: usize,
+    /// Requests not yet answered.
+    pub under_way: usize,
+    /// When the last answer to a write arrives at each shard: later ones do not overtake it.
+    pub answered_us: Vec<u64>,
+}
+
+impl Disk {
+    pub fn new(seed: u64, shards: usize) -> Disk {
+        Disk {
+            backend: MemoryBackend::new(seed),
+            writes: Vec::new(),
+            askers: Vec::new(),
+            outcomes: Vec::new(),
+            gathering: false,
+            stalled_until_us: 0,
+            commits_to_fail: 0,
+            reads_to_fail: 0,
+            requests_max: usize::MAX,
+            under_way: 0,
+            answered_us: vec![0; shards],
+        }
+    }
+
+    /// Takes a write, which waits for the next commit. A read comes back.
+    pub fn gather(&mut self, shard: usize, request: StoreRequest) -> Option<StoreRequest> {
+        match request.operation {
+            Operation::Write(write) => {
+                self.writes.push(write);
+                self.askers.push((shard, request.ticket));
+                None
+            }
+            Operation::Read(_) => Some(request),
+        }
+    }
+
+    /// Commits what has gathered; answers in the order of asking.
+    pub fn commit(&mut self) -> Vec<(usize, Ticket, Outcome)> {
+        self.gathering = false;
+        if self.commits_to_fail > 0 {
+            self.commits_to_fail -= 1;
+            self.outcomes.extend(self.writes.drain(..).map(|_| Err(injected())));
+        } else {
+            self.backend.commit(&mut self.writes, &mut self.outcomes);
+        }
+        let askers = self.askers.drain(..);
+        askers.zip(self.outcomes.drain(..)).map(|((shard, ticket), outcome)| (shard, ticket, outcome)).collect()
+    }
+
+    pub fn read(&mut self, read: &Read) -> Outcome {
+        if self.reads_to_fail > 0 {
+            self.reads_to_fail -= 1;
+            return Err(injected());
+        }
+        self.backend.read(read)
+    }
+
+    /// Looks into the store from outside, as it is on disk.
+    pub fn inspect(&mut self, read: &Read) -> Outcome {
+        self.backend.read(read)
+    }
+
+    /// The node is gone, and with it all that was not committed.
+    pub fn crash(&mut self) {
+        self.writes.clear();
+        self.askers.clear();
+        self.gathering = false;
+        self.under_way = 0;
+        self.answered_us.fill(0);
+    }
+}
+
+fn injected() -> StoreFault {
+    StoreFault::Unavailable("injected fault".to_owned())
+}

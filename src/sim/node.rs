@@ -1,0 +1,707 @@
+//! Owns a whole node on virtual time: its shards, the rings between them, its disk, its connections, and the driver's part of
+//! the work (collect, step, apply, flush).
+//!
+//! Never decides what the engine decides. All chance comes from the plan's seed, so the same plan and the same calls give the
+//! same run.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::agenda::{Agenda, Happening};
+use super::disk::Disk;
+use super::seat::{Incoming, Seat};
+use super::socket::{Heard, Line, LineId, Said, Server, parse};
+use crate::auth::{AuthRules, NewToken, Verifier, issue};
+use crate::engine::effects::DirectoryChange;
+use crate::engine::event::Opened;
+use crate::engine::shard::Leftovers;
+use crate::engine::{Counters, Effects, Event, Settings, Shard};
+use crate::store::Outcome;
+use crate::types::command::Wishes;
+use crate::types::envelope::{Body, Envelope};
+use crate::types::storage::{Operation, Read, StoreReply, StoreRequest};
+use crate::types::{CloseCode, Millis, Now, SessionId, SessionKey, ShardId, UserId};
+use crate::wire::json::{JsonEncoder, Scratch, decode};
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub shards: u16,
+    pub settings: Settings,
+    pub pace: Pace,
+}
+
+/// How long things take, in microseconds, each drawn anew.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    pub turn_us: RangeInclusive<u64>,
+    pub mesh_us: RangeInclusive<u64>,
+    pub socket_us: RangeInclusive<u64>,
+    pub commit_us: RangeInclusive<u64>,
+    pub read_us: RangeInclusive<u64>,
+    /// Events that one turn takes in at most.
+    pub events_per_turn_max: usize,
+    /// Frames of one flight at most.
+    pub flight_frames_max: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            turn_us: 1..=50,
+            mesh_us: 1..=500,
+            socket_us: 10..=2_000,
+            commit_us: 50..=3_000,
+            read_us: 10..=2_000,
+            events_per_turn_max: 16,
+            flight_frames_max: 8,
+        }
+    }
+}
+
+impl Plan {
+    /// A plan with default settings and paces.
+    pub fn new(seed: u64, shards: u16) -> Plan {
+        Plan { seed, shards, settings: Settings { placement_seed: seed, ..Settings::default() }, pace: Pace::default() }
+    }
+}
+
+/// A node and everything around it.
+pub struct Node {
+    plan: Plan,
+    settings: Arc<Settings>,
+    verifier: Arc<Verifier>,
+    now_us: u64,
+    /// What the wall clock is ahead of the monotonic one, beyond [`EPOCH_MS`].
+    skew_ms: i64,
+    agenda: Agenda,
+    random: fastrand::Rng,
+    seats: Vec<Seat>,
+    /// By `from * shards + to`: what is on its way, and when the last of it arrives.
+    rings: Vec<(VecDeque<Envelope>, u64)>,
+    disk: Disk,
+    lines: Vec<Line>,
+    scratch: Scratch,
+    /// Sessions that operators see.
+    directory: BTreeMap<(usize, SessionKey), SessionId>,
+    /// Happenings in the present microsecond.
+    in_this_moment: u32,
+    restarts: u64,
+}
+
+/// What happens from outside.
+impl Node {
+    pub fn new(plan: Plan) -> Node {
+        let rules = AuthRules { hmac_secrets: vec![SECRET.to_vec()], ..AuthRules::default() };
+        let shards = usize::from(plan.shards);
+        let mut node = Node {
+            settings: Arc::new(plan.settings.clone()),
+            verifier: Arc::new(Verifier::new(rules).expect("a secret is all that HS256 needs")),
+            now_us: 0,
+            skew_ms: 0,
+            agenda: Agenda::default(),
+            random: fastrand::Rng::with_seed(plan.seed),
+            seats: Vec::new(),
+            rings: Vec::new(),
+            disk: Disk::new(plan.seed, shards),
+            lines: Vec::new(),
+            scratch: Scratch::new(),
+            directory: BTreeMap::new(),
+            in_this_moment: 0,
+            restarts: 0,
+            plan,
+        };
+        node.start();
+        node
+    }
+
+    fn start(&mut self) {
+        let seed = self.plan.seed.wrapping_add(self.restarts << 32);
+        for shard in 0..self.plan.shards {
+            let encoder = Box::new(JsonEncoder::new());
+            let (settings, verifier) = (self.settings.clone(), self.verifier.clone());
+            let engine = Shard::new(ShardId(shard), self.plan.shards, settings, encoder, verifier, seed);
+            self.seats.push(Seat::new(engine));
+        }
+        let pairs = usize::from(self.plan.shards).pow(2);
+        self.rings = (0..pairs).map(|_| (VecDeque::new(), 0)).collect();
+    }
+
+    /// A client connects to a shard.
+    pub fn connect(&mut self, shard: usize) -> LineId {
+        let id = LineId(self.lines.len());
+        let key = self.seats[shard].enter(id);
+        self.lines.push(Line::new(shard, key));
+        self.seats[shard].inbox.push_back(Incoming::Open(id));
+        self.plan_turn(shard);
+        id
+    }
+
+    /// A token that is good for `ttl_ms` from the beginning of the run.
+    pub fn token(&self, user: &str, ttl_ms: u64) -> String {
+        let user = UserId::new(user).expect("the workload names users well");
+        issue(SECRET, &NewToken::for_user(user, ttl_ms), Millis(EPOCH_MS))
+    }
+
+    /// A client says a JSON envelope.
+    pub fn say(&mut self, line: LineId, envelope: &Value) {
+        self.upload(line, Said::Text(envelope.to_string().into_bytes()));
+    }
+
+    /// A client says any text.
+    pub fn say_text(&mut self, line: LineId, text: &str) {
+        self.upload(line, Said::Text(text.as_bytes().to_vec()));
+    }
+
+    pub fn ping(&mut self, line: LineId) {
+        self.upload(line, Said::Ping(b"mark".to_vec()));
+    }
+
+    /// A client breaks the WebSocket protocol.
+    pub fn say_garbage(&mut self, line: LineId) {
+        self.upload(line, Said::Garbage);
+    }
+
+    /// A client says goodbye.
+    pub fn close(&mut self, line: LineId) {
+        self.upload(line, Said::Close(1000));
+    }
+
+    /// The connection is torn: both ends learn of it, and what was on the way to the client is lost.
+    pub fn tear(&mut self, line: LineId) {
+        let found = &mut self.lines[line.0];
+        if !found.present {
+            return;
+        }
+        found.downward.clear();
+        found.downward_bytes = 0;
+        self.upload(line, Said::End);
+        let found = &mut self.lines[line.0];
+        found.present = false;
+        found.heard.push(Heard::Lost);
+    }
+
+    /// The client vanishes without a sign: the server has to find out.
+    pub fn vanish(&mut self, line: LineId) {
+        let found = &mut self.lines[line.0];
+        if found.present {
+            found.present = false;
+            found.heard.push(Heard::Lost);
+        }
+    }
+
+    /// The client stops or goes on reading.
+    pub fn set_reading(&mut self, line: LineId, reads: bool) {
+        self.lines[line.0].reads = reads;
+        self.plan_download(line);
+    }
+
+    /// Whether the client answers pings and close frames.
+    pub fn set_answering(&mut self, line: LineId, answers: bool) {
+        self.lines[line.0].answers = answers;
+    }
+
+    /// An operator wants something of a shard.
+    pub fn operate(&mut self, shard: usize, body: Body) {
+        self.enqueue(shard, Incoming::Event(Event::Operator(Box::new(body))));
+    }
+
+    /// All shards begin to drain.
+    pub fn drain(&mut self, window_ms: u64) {
+        for shard in 0..self.seats.len() {
+            self.enqueue(shard, Incoming::Event(Event::Drain { window_ms }));
+        }
+    }
+
+    /// The wall clock is set.
+    pub fn jump_clock(&mut self, by_ms: i64) {
+        self.skew_ms += by_ms;
+    }
+
+    /// The next commits and reads fail.
+    pub fn fail_store(&mut self, commits: u32, reads: u32) {
+        self.disk.commits_to_fail += commits;
+        self.disk.reads_to_fail += reads;
+    }
+
+    /// No commit begins for so long.
+    pub fn stall_store(&mut self, ms: u64) {
+        self.disk.stalled_until_us = self.now_us + ms * 1_000;
+    }
+
+    /// The store refuses what would exceed so many requests under way.
+    pub fn limit_store(&mut self, requests_max: usize) {
+        self.disk.requests_max = requests_max;
+    }
+
+    /// The store is well again.
+    pub fn heal_store(&mut self) {
+        self.disk.commits_to_fail = 0;
+        self.disk.reads_to_fail = 0;
+        self.disk.stalled_until_us = 0;
+        self.disk.requests_max = usize::MAX;
+    }
+
+    /// The process dies and is started anew: only what was committed is left.
+    pub fn crash(&mut self) {
+        self.agenda.clear();
+        self.seats.clear();
+        self.directory.clear();
+        self.disk.crash();
+        for line in &mut self.lines {
+            if line.present {
+                line.present = false;
+                line.heard.push(Heard::Lost);
+            }
+            line.server = Server::Closed;
+            line.upward.clear();
+            line.downward.clear();
+        }
+        self.restarts += 1;
+        self.start();
+    }
+}
+
+/// What is seen from outside.
+impl Node {
+    pub fn line(&self, line: LineId) -> &Line {
+        &self.lines[line.0]
+    }
+
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    pub fn shards(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.now_us / 1_000
+    }
+
+    pub fn wall(&self) -> Millis {
+        Millis((EPOCH_MS + self.now_us / 1_000).saturating_add_signed(self.skew_ms))
+    }
+
+    pub fn counters(&self, shard: usize) -> &Counters {
+        self.seats[shard].engine.counters()
+    }
+
+    pub fn leftovers(&self) -> Vec<Leftovers> {
+        self.seats.iter().map(|seat| seat.engine.leftovers()).collect()
+    }
+
+    /// Sessions that operators see.
+    pub fn directory_len(&self) -> usize {
+        self.directory.len()
+    }
+
+    /// What the disk holds.
+    pub fn inspect(&mut self, read: &Read) -> Outcome {
+        self.disk.inspect(read)
+    }
+
+    /// Lets time pass.
+    pub fn run_ms(&mut self, ms: u64) {
+        let until_us = self.now_us + ms * 1_000;
+        while let Some((at_us, what)) = self.agenda.take(until_us) {
+            self.in_this_moment = if at_us > self.now_us { 0 } else { self.in_this_moment + 1 };
+            assert!(self.in_this_moment < MOMENT_MAX, "time stands still at {at_us} us: {what:?}");
+            self.now_us = self.now_us.max(at_us);
+            self.happen(what);
+        }
+        self.now_us = until_us;
+    }
+}
+
+/// The agenda.
+impl Node {
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Turn(shard) => self.turn(shard),
+            Happening::Wake(shard) => {
+                if self.seats[shard].wake_at_us.is_some_and(|at_us| at_us <= self.now_us) {
+                    self.seats[shard].wake_at_us = None;
+                    self.plan_turn(shard);
+                }
+            }
+            Happening::Arrive { from, to } => {
+                let ring = from * self.seats.len() + to;
+                let envelope = self.rings[ring].0.pop_front().expect("as many arrive as were sent");
+                self.enqueue(to, Incoming::Event(Event::Mesh { from: ShardId(from as u16), envelope }));
+            }
+            Happening::Commit => self.commit(),
+            Happening::Look { shard, request } => self.look(shard, *request),
+            Happening::Answer { shard, reply } => {
+                self.disk.under_way -= 1;
+                self.enqueue(shard, Incoming::Event(Event::Store(*reply)));
+            }
+            Happening::Upload(line) => self.uploaded(LineId(line)),
+            Happening::Sent(line) => {
+                self.enqueue(self.lines[line].shard, Incoming::Sent(LineId(line)));
+            }
+            Happening::Download(line) => self.download(LineId(line)),
+            Happening::Linger(line) => self.end(LineId(line)),
+        }
+    }
+
+    fn draw(&mut self, range: fn(&Pace) -> &RangeInclusive<u64>) -> u64 {
+        let range = range(&self.plan.pace).clone();
+        self.random.u64(range)
+    }
+
+    fn plan_turn(&mut self, shard: usize) {
+        if !self.seats[shard].turn_planned {
+            self.seats[shard].turn_planned = true;
+            let at_us = self.now_us + self.draw(|pace| &pace.turn_us);
+            self.agenda.put(at_us, Happening::Turn(shard));
+        }
+    }
+
+    fn enqueue(&mut self, shard: usize, incoming: Incoming) {
+        self.seats[shard].inbox.push_back(incoming);
+        self.plan_turn(shard);
+    }
+}
+
+/// The driver's work.
+impl Node {
+    fn now(&self) -> Now {
+        Now { wall: self.wall(), mono_us: self.now_us }
+    }
+
+    fn step(&mut self, shard: usize, event: Event) {
+        let now = self.now();
+        let seat = &mut self.seats[shard];
+        seat.engine.handle(event, now, &mut seat.effects);
+    }
+
+    fn turn(&mut self, shard: usize) {
+        self.seats[shard].turn_planned = false;
+        let events = self.random.usize(1..=self.plan.pace.events_per_turn_max);
+        for _ in 0..events {
+            let Some(incoming) = self.seats[shard].inbox.pop_front() else { break };
+            self.take_in(shard, incoming);
+        }
+        if self.seats[shard].engine.next_deadline_ms().is_some_and(|due| due <= self.now_ms()) {
+            self.step(shard, Event::Tick);
+        }
+        while !self.seats[shard].effects.is_empty() {
+            self.apply(shard);
+        }
+        if !self.seats[shard].inbox.is_empty() {
+            return self.plan_turn(shard);
+        }
+        let Some(due_ms) = self.seats[shard].engine.next_deadline_ms() else { return };
+        if due_ms <= self.now_ms() {
+            return self.plan_turn(shard);
+        }
+        let due_us = due_ms * 1_000;
+        let seat = &mut self.seats[shard];
+        if seat.wake_at_us.is_none_or(|at_us| at_us > due_us) {
+            seat.wake_at_us = Some(due_us);
+            self.agenda.put(due_us, Happening::Wake(shard));
+        }
+    }
+
+    fn take_in(&mut self, shard: usize, incoming: Incoming) {
+        match incoming {
+            Incoming::Event(event) => self.step(shard, event),
+            Incoming::Open(line) => {
+                let opened = Opened {
+                    key: self.lines[line.0].key,
+                    remote: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                    identity: None,
+                    wishes: Wishes::default(),
+                    echo: false,
+                };
+                self.step(shard, Event::Opened(Box::new(opened)));
+            }
+            Incoming::From(line, said) => self.hear(line, said),
+            Incoming::Sent(line) => {
+                let found = &mut self.lines[line.0];
+                found.sent_planned = false;
+                let bytes = found.flight_bytes.take().expect("a flight leaves once");
+                if found.server == Server::Open {
+                    let key = found.key;
+                    self.step(shard, Event::Sent { key, bytes });
+                    self.leave_if_done(line);
+                }
+            }
+        }
+    }
+
+    /// The driver reads what a client has said.
+    fn hear(&mut self, line: LineId, said: Said) {
+        let found = &self.lines[line.0];
+        let (shard, key) = (found.shard, found.key);
+        if found.server != Server::Open {
+            if said == Said::End {
+                self.end(line);
+            }
+            return;
+        }
+        let event = match said {
+            Said::Text(text) => match decode(&text, &mut self.scratch) {
+                Ok(request) => Event::Request { key, request, bytes: text.len() as u32 },
+                Err(fault) => Event::Refused { key, request: fault.request, fault: fault.fault },
+            },
+            Said::Ping(payload) => Event::Ping { key, payload: payload.as_slice().into() },
+            Said::Pong => Event::Pong { key },
+            Said::Close(code) => Event::CloseReceived { key, code: Some(code) },
+            Said::Garbage => Event::Violation { key, close: CloseCode::Protocol, reason: "garbage" },
+            Said::End => return self.end(line),
+        };
+        self.step(shard, event);
+    }
+
+    fn apply(&mut self, shard: usize) {
+        let effects = std::mem::take(&mut self.seats[shard].effects);
+        let Effects { forward, store, dirty, shut, reading, directory } = effects;
+        for (to, envelope) in forward {
+            self.forward(shard, to.index(), envelope);
+        }
+        for request in store {
+            self.ask_store(shard, request);
+        }
+        for change in directory {
+            self.change_directory(shard, change);
+        }
+        for (key, wanted) in reading {
+            if let Some(line) = self.seats[shard].line(key) {
+                self.lines[line.0].held = !wanted;
+                if wanted {
+                    self.plan_upload(line);
+                }
+            }
+        }
+        for key in dirty {
+            self.flush(shard, key);
+        }
+        for key in shut {
+            self.shut(shard, key);
+        }
+    }
+
+    fn forward(&mut self, from: usize, to: usize, envelope: Envelope) {
+        assert_ne!(from, to, "a shard does not send to itself");
+        let delay_us = self.draw(|pace| &pace.mesh_us);
+        let ring = &mut self.rings[from * self.seats.len() + to];
+        ring.1 = ring.1.max(self.now_us + delay_us);
+        ring.0.push_back(envelope);
+        self.agenda.put(ring.1, Happening::Arrive { from, to });
+    }
+
+    fn change_directory(&mut self, shard: usize, change: DirectoryChange) {
+        match change {
+            DirectoryChange::Enter { key, session, .. } => {
+                let before = self.directory.insert((shard, key), session);
+                assert!(before.is_none(), "a session enters the directory once");
+            }
+            DirectoryChange::Leave { key } => {
+                let before = self.directory.remove(&(shard, key));
+                assert!(before.is_some(), "only a session that entered leaves the directory");
+            }
+        }
+    }
+
+    fn flush(&mut self, shard: usize, key: SessionKey) {
+        let Some(line) = self.seats[shard].line(key) else { return };
+        if self.lines[line.0].server != Server::Open {
+            return;
+        }
+        let frames_max = self.random.usize(1..=self.plan.pace.flight_frames_max);
+        let Some(outbox) = self.seats[shard].engine.outbox(key) else { return };
+        let mut frames = Vec::new();
+        let bytes = outbox.take(frames_max, FLIGHT_BYTES_MAX, &mut frames);
+        if bytes == 0 {
+            return;
+        }
+        let found = &mut self.lines[line.0];
+        assert!(found.flight_bytes.is_none(), "one flight at a time");
+        found.flight_bytes = Some(bytes as u32);
+        found.downward.extend(frames);
+        found.downward_bytes += bytes;
+        self.plan_sent(line);
+        self.plan_download(line);
+    }
+
+    fn shut(&mut self, shard: usize, key: SessionKey) {
+        let Some(line) = self.seats[shard].line(key) else { return };
+        let found = &mut self.lines[line.0];
+        if found.server == Server::Open && !found.shut {
+            found.shut = true;
+            self.agenda.put(self.now_us + LINGER_US, Happening::Linger(line.0));
+            self.leave_if_done(line);
+        }
+    }
+
+    fn leave_if_done(&mut self, line: LineId) {
+        let found = &self.lines[line.0];
+        let (shard, key) = (found.shard, found.key);
+        if found.server != Server::Open || !found.shut || found.flight_bytes.is_some() {
+            return;
+        }
+        if self.seats[shard].engine.outbox(key).is_some_and(|outbox| outbox.is_waiting()) {
+            return;
+        }
+        self.lines[line.0].server = Server::Leaving;
+        self.step(shard, Event::Gone { key });
+        self.plan_turn(shard);
+        self.plan_download(line);
+    }
+
+    /// The server's end of a connection is closed.
+    fn end(&mut self, line: LineId) {
+        let found = &mut self.lines[line.0];
+        let (shard, key, before) = (found.shard, found.key, found.server);
+        if before == Server::Closed {
+            return;
+        }
+        found.server = Server::Closed;
+        if before == Server::Open {
+            self.step(shard, Event::Gone { key });
+            self.plan_turn(shard);
+        }
+        self.seats[shard].leave(key);
+        self.plan_download(line);
+    }
+}
+
+/// The disk.
+impl Node {
+    fn ask_store(&mut self, shard: usize, request: StoreRequest) {
+        if self.disk.under_way >= self.disk.requests_max {
+            let ticket = request.ticket;
+            return self.step(shard, Event::StoreRefused { ticket, retry_after_ms: 100 });
+        }
+        self.disk.under_way += 1;
+        if let Some(request) = self.disk.gather(shard, request) {
+            let at_us = self.now_us + self.draw(|pace| &pace.read_us);
+            self.agenda.put(at_us, Happening::Look { shard, request: Box::new(request) });
+        } else if !self.disk.gathering {
+            self.disk.gathering = true;
+            let at_us = self.disk.stalled_until_us.max(self.now_us) + self.draw(|pace| &pace.commit_us);
+            self.agenda.put(at_us, Happening::Commit);
+        }
+    }
+
+    fn commit(&mut self) {
+        if self.disk.stalled_until_us > self.now_us {
+            return self.agenda.put(self.disk.stalled_until_us, Happening::Commit);
+        }
+        for (shard, ticket, result) in self.disk.commit() {
+            let at_us = (self.now_us + self.draw(|pace| &pace.read_us)).max(self.disk.answered_us[shard]);
+            self.disk.answered_us[shard] = at_us;
+            self.agenda.put(at_us, Happening::Answer { shard, reply: Box::new(StoreReply { ticket, result }) });
+        }
+    }
+
+    fn look(&mut self, shard: usize, request: StoreRequest) {
+        let Operation::Read(read) = &request.operation else { unreachable!("writes gather") };
+        let result = self.disk.read(read);
+        let at_us = self.now_us + self.draw(|pace| &pace.read_us);
+        let reply = Box::new(StoreReply { ticket: request.ticket, result });
+        self.agenda.put(at_us, Happening::Answer { shard, reply });
+    }
+}
+
+/// The clients' ends.
+impl Node {
+    fn upload(&mut self, line: LineId, said: Said) {
+        if !self.lines[line.0].present {
+            return;
+        }
+        let delay_us = self.draw(|pace| &pace.socket_us);
+        let found = &mut self.lines[line.0];
+        found.upward.push_back(said);
+        found.upward_us = found.upward_us.max(self.now_us + delay_us);
+        self.agenda.put(found.upward_us, Happening::Upload(line.0));
+    }
+
+    fn plan_upload(&mut self, line: LineId) {
+        for _ in 0..self.lines[line.0].upward.len() {
+            self.agenda.put(self.now_us, Happening::Upload(line.0));
+        }
+    }
+
+    fn uploaded(&mut self, line: LineId) {
+        let found = &mut self.lines[line.0];
+        if found.held {
+            // The end of a connection is noticed also where nothing is read, by what can no longer be sent.
+            if found.upward.back() != Some(&Said::End) {
+                return;
+            }
+            found.upward.drain(..found.upward.len() - 1);
+        }
+        let Some(said) = found.upward.pop_front() else { return };
+        let shard = found.shard;
+        self.enqueue(shard, Incoming::From(line, said));
+    }
+
+    fn plan_sent(&mut self, line: LineId) {
+        let found = &mut self.lines[line.0];
+        if found.flight_bytes.is_some() && !found.sent_planned && found.flight_fits() {
+            found.sent_planned = true;
+            let at_us = self.now_us + self.draw(|pace| &pace.turn_us);
+            self.agenda.put(at_us, Happening::Sent(line.0));
+        }
+    }
+
+    fn plan_download(&mut self, line: LineId) {
+        let found = &mut self.lines[line.0];
+        let something = !found.downward.is_empty() || found.server != Server::Open;
+        if found.present && found.reads && something && !found.reading_planned {
+            found.reading_planned = true;
+            let at_us = self.now_us + self.draw(|pace| &pace.socket_us);
+            self.agenda.put(at_us, Happening::Download(line.0));
+        }
+    }
+
+    fn download(&mut self, line: LineId) {
+        self.lines[line.0].reading_planned = false;
+        if !self.lines[line.0].present || !self.lines[line.0].reads {
+            return;
+        }
+        let frames = self.random.usize(1..=DOWNLOAD_FRAMES_MAX);
+        for _ in 0..frames {
+            let found = &mut self.lines[line.0];
+            let Some(frame) = found.downward.pop_front() else { break };
+            found.downward_bytes -= frame.len();
+            let heard = parse(frame.bytes());
+            found.heard.push(heard.clone());
+            if !found.answers {
+                continue;
+            }
+            match heard {
+                Heard::Ping => self.upload(line, Said::Pong),
+                Heard::Close(code, _) => self.upload(line, Said::Close(code)),
+                _ => {}
+            }
+        }
+        self.plan_sent(line);
+        let found = &mut self.lines[line.0];
+        if found.downward.is_empty() && found.server != Server::Open {
+            found.heard.push(Heard::Lost);
+            self.upload(line, Said::End);
+            self.lines[line.0].present = false;
+        } else {
+            self.plan_download(line);
+        }
+    }
+}
+
+/// Wall time at the beginning of every run.
+pub const EPOCH_MS: u64 = 1_700_000_000_000;
+const SECRET: &[u8] = b"a secret that is only used in simulations";
+const FLIGHT_BYTES_MAX: usize = 256 << 10;
+const LINGER_US: u64 = 2_000_000;
+const DOWNLOAD_FRAMES_MAX: usize = 16;
+/// Happenings in one microsecond beyond which something spins.
+const MOMENT_MAX: u32 = 1_000_000;
