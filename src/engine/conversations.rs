@@ -50,6 +50,7 @@ pub enum State {
 pub enum Waiting {
     Ask(Asker, Command),
     Attach(Asker),
+    SetRole { user: UserId, role: Role },
     Notify { kind: compact_str::CompactString, content: crate::types::RawJson, asker: Option<Box<Asker>> },
 }
 

@@ -246,6 +246,12 @@ fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, turn:
     let lane = match whisper.lane {
         EphemeralLane::Receipt => Lane::Reply,
         EphemeralLane::Ephemeral => Lane::Ephemeral,
+        EphemeralLane::Message => {
+            if session.outbox.push(Lane::Message, frame.clone(), None) {
+                turn.effects.dirty.push(session.key);
+            }
+            return;
+        }
     };
     // A reader who has stopped finds what receipts and events said in history and lists when it comes back to life.
     if lane == Lane::Reply && session.outbox.lane_bytes(lane) > RECEIPT_BYTES_MAX {

@@ -27,6 +27,7 @@ impl Shard {
             account: None,
             outbox: Outbox::default(),
             cursors: Default::default(),
+            index: None,
             requests: Bucket::full(self.request_rate(1), now_ms),
             errors: Bucket::full(self.error_rate(), now_ms),
             sharers: 1,
@@ -49,6 +50,7 @@ impl Shard {
             refill_turn: 0,
             lagging: 0,
             reading_held: false,
+            lists_owed: 0,
             echo: opened.echo,
             refused_early: 0,
             opening: None,
@@ -220,7 +222,6 @@ impl Shard {
 
     /// The flight has left.
     pub(super) fn sent(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
-        let bytes_max = self.settings.outbox_bytes_max;
         let Some(session) = self.session(key) else { return };
         if session.outbox.landed() {
             turn.effects.dirty.push(key);
@@ -229,16 +230,49 @@ impl Shard {
             // Whoever takes what was asked for is alive, though its pong is not read yet.
             session.timers.heard = turn.now.mono_ms();
             session.timers.pinged = false;
-            if session.outbox.answer_bytes() * 2 <= bytes_max {
-                session.reading_held = false;
-                turn.effects.reading.push((key, true));
-            }
         }
+        self.resume_reading(key, turn);
+        let Some(session) = self.session(key) else { return };
         match session.phase {
             Phase::Closing { answered: true } if session.outbox.is_empty() => turn.effects.shut.push(key),
             Phase::Ready if session.lagging > 0 => self.refill(key, turn),
             _ => {}
         }
+    }
+
+    /// Holds a connection's requests back when it has enough to take already.
+    pub(super) fn hold_reading(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        let bytes_max = self.settings.outbox_bytes_max;
+        let Some(session) = self.session(key) else { return };
+        if !session.reading_held && session.has_enough(bytes_max) {
+            session.reading_held = true;
+            turn.effects.reading.push((key, false));
+        }
+    }
+
+    fn resume_reading(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        let bytes_max = self.settings.outbox_bytes_max;
+        let Some(session) = self.session(key) else { return };
+        if session.reading_held && !session.has_enough(bytes_max / 2) {
+            session.reading_held = false;
+            turn.effects.reading.push((key, true));
+        }
+    }
+
+    /// A list was asked for.
+    pub(super) fn owe_list(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        if let Some(session) = self.session(key) {
+            session.lists_owed = session.lists_owed.saturating_add(1);
+        }
+        self.hold_reading(key, turn);
+    }
+
+    /// A request was answered that may have been for a list.
+    pub(super) fn list_answered(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        if let Some(session) = self.session(key) {
+            session.lists_owed = session.lists_owed.saturating_sub(1);
+        }
+        self.resume_reading(key, turn);
     }
 
     /// The socket is gone: nothing for this key may be said any more.
@@ -269,6 +303,7 @@ impl Shard {
         let shard = self.id;
         let Some(session) = self.session(key) else { return };
         let cursors = std::mem::take(&mut session.cursors);
+        session.index = None;
         session.lagging = 0;
         let watches = session.watches.take();
         let account = session.account.take().expect("checked above");

@@ -1,5 +1,8 @@
 //! Owns what a shard means to do once the store has answered: one entry per ticket.
 
+use compact_str::CompactString;
+
+use crate::types::RawJson;
 use crate::types::command::{Command, HistoryQuery, Wishes};
 use crate::types::envelope::Asker;
 use crate::types::push::GroupEvent;
@@ -18,9 +21,11 @@ pub struct PendingTable {
 #[derive(Debug)]
 pub enum Pending {
     LoadConversation(ConversationId),
+    /// `notification` is kept to be tried again when nobody waits for an answer.
     Append {
         conversation: ConversationId,
         asker: Option<Box<Asker>>,
+        notification: Option<Box<(CompactString, RawJson)>>,
     },
     ChangeGroup(Box<GroupPlan>),
     LoadUser {

@@ -211,14 +211,14 @@ impl Shard {
                 given_up = true;
                 break;
             }
+            // What waits behind it would overtake it.
+            session.shed();
+            let cursor = session.cursor(index);
             cursor.attempts += 1;
             cursor.unacked_since_ms = now_ms;
             cursor.repeat_until = cursor.repeat_until.max(cursor.sent);
-            let (attempts, acked) = (cursor.attempts, cursor.acked);
-            // What waits behind it would overtake it.
-            session.shed();
+            let acked = cursor.acked;
             session.lag(index, acked, Seq::NONE);
-            session.cursor(index).attempts = attempts;
             session.timers.ack = session.timers.ack.min(now_ms + timeout_ms);
         }
         if !was_lagging && session.lagging > 0 {

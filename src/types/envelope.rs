@@ -260,8 +260,10 @@ pub type SessionList = smallvec::SmallVec<[SessionKey; 2]>;
 /// In which lane something without `seq` waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EphemeralLane {
-    /// Receipts, recalls, group events: after acks, before messages.
+    /// Receipts and group events: after acks, before messages.
     Receipt,
+    /// Recalls: in order with messages, so that a recall never comes before what it recalls.
+    Message,
     /// Typing and presence: last, and the only lane that is ever shed.
     Ephemeral,
 }
