@@ -219,7 +219,7 @@ options! {
         dedupe_window: Duration = Start::Default("24h"), between(MINUTE, 30 * DAY); Restart
         /// A device never seen before gets what is undelivered for its user since this long ago; 0: only what no device of the
         /// user has had.
-        new_device_window: Duration = Start::Default("0"), between(0, 365 * DAY); Restart
+        new_device_window: Duration = Start::Default("0"), between(0, 365 * DAY); Unsupported
     }
 
     /// Delivery to clients that acknowledge (`acks: true`).

@@ -10,7 +10,7 @@ use crate::auth::Identity;
 use crate::types::command::{Auth, Wishes};
 use crate::types::envelope::{Asker, Body, SessionList};
 use crate::types::outcome::Fault;
-use crate::types::push::{AuthSuccess, ClientLimits, Push};
+use crate::types::push::{AuthSuccess, ClientLimits, Push, SkipReason};
 use crate::types::record::{Delivery, UserConversation};
 use crate::types::storage::{Answer, Operation, Read, StoreFault, UserState, Write};
 use crate::types::{
@@ -24,7 +24,7 @@ use super::effects::DirectoryChange;
 use super::outbox::Lane;
 use super::pending::Pending;
 use super::room::RoomMember;
-use super::session::{Account, NEVER, Opening, Phase, Sync};
+use super::session::{Account, NEVER, Opening, Phase};
 use super::settings::SessionPolicy;
 use super::shard::{Shard, Turn};
 use super::users::{Attached, Watcher};
@@ -54,6 +54,7 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) {
         let shard = self.id;
+        let deadline = turn.now.mono_ms() + self.settings.auth_timeout_ms;
         let Some(session) = self.session(key) else { return };
         let device = identity.device.or_else(|| wishes.device.clone()).unwrap_or_else(DeviceId::unnamed);
         let asker = Asker {
@@ -65,6 +66,7 @@ impl Shard {
             received_us: turn.now.mono_us,
         };
         session.phase = Phase::Authenticating;
+        session.timers.phase = deadline;
         session.account = Some(Account {
             user: identity.user.clone(),
             device,
@@ -85,7 +87,7 @@ impl Shard {
         session.timers.phase = NEVER;
         session.sharers = sessions.max(1);
         let opening = session.opening.take().expect("an authenticating session has its opening state");
-        session.sync = Some(Box::new(Sync { request: None, ..Sync::default() }));
+        session.owe_sync(None);
         self.counters.ready += 1;
         self.greet(key, opening.request.as_ref(), turn);
         let account = self.session(key).expect("just found").account();
@@ -99,9 +101,13 @@ impl Shard {
             self.take_place(key, row, head, state.device_known, turn);
         }
         for (conversation, seq) in &opening.noted {
-            // A conversation that began while the snapshot was being read.
-            if !conversation.is_group() && !state.conversations.iter().any(|row| row.conversation == *conversation) {
-                self.add_lagging(key, conversation, Seq::NONE, *seq);
+            if state.conversations.iter().any(|row| row.conversation == *conversation) {
+                continue;
+            }
+            // A conversation that began, or a group that was joined, while the snapshot was being read.
+            match conversation.kind() {
+                ConversationKind::Group(group) => self.request_group(key, group, Seq::NONE, None, turn),
+                _ => self.add_lagging(key, conversation, Seq::NONE, *seq),
             }
         }
         if opening.wishes.presence {
@@ -244,7 +250,7 @@ impl Shard {
         });
         let Some(index) = place else {
             // Gone in the meantime, so the owner counts one too many.
-            self.detach_from(&conversation, group, user, false, turn);
+            self.detach_from(&conversation, group, user, turn);
             return;
         };
         let room = self.rooms.enter(&group, head);
@@ -257,8 +263,11 @@ impl Shard {
         let cursor = session.cursor(index);
         cursor.room = room;
         cursor.room_position = position;
+        cursor.reattach = false;
+        let had = cursor.sent;
         let from = cursor.sent.max(joined).min(head);
         (cursor.sent, cursor.acked, cursor.persisted, cursor.foreign) = (from, from, cursor.persisted.min(from), from);
+        cursor.began = from;
         let behind = from < head;
         session.set_state(index, CursorState::Live);
         if behind {
@@ -269,8 +278,11 @@ impl Shard {
             sync.behind += u32::from(behind);
             session.cursors[index as usize].counted = behind;
         }
+        self.counters.lagging += u64::from(behind && !was_lagging);
+        if had > Seq::NONE && had < from {
+            self.explain(key, index, had.next(), from, SkipReason::NotAMember, turn);
+        }
         if behind {
-            self.counters.lagging += u64::from(!was_lagging);
             self.refill(key, turn);
         }
         self.sync_progress(key, turn);
@@ -289,31 +301,28 @@ impl Shard {
         .map(|session| session.key)
         .collect();
         for key in keys {
-            let again = self
-                .session(key)
-                .is_some_and(|session| session.cursor_of(&conversation).is_some_and(|index| session.cursor(index).reattach));
-            self.drop_cursor(key, &conversation, turn);
-            self.detach_from(&conversation, group.clone(), user.clone(), true, turn);
+            let again = self.drop_cursor(key, &conversation, turn);
+            self.detach_from(&conversation, group.clone(), user.clone(), turn);
             if again {
                 self.request_group(key, group.clone(), Seq::NONE, None, turn);
             }
         }
     }
 
-    fn detach_from(&mut self, conversation: &ConversationId, group: GroupId, user: UserId, removed: bool, turn: &mut Turn<'_>) {
+    fn detach_from(&mut self, conversation: &ConversationId, group: GroupId, user: UserId, turn: &mut Turn<'_>) {
         let owner = self.owner_of(conversation);
-        self.route_anew(owner, Body::DetachGroup { group, user, shard: self.id, removed }, turn);
+        self.route_anew(owner, Body::DetachGroup { group, user, shard: self.id }, turn);
     }
 
-    /// A session that asked for a group is told that it may not have it.
-    pub(super) fn drop_cursor(&mut self, key: SessionKey, conversation: &ConversationId, turn: &mut Turn<'_>) {
-        let Some(session) = self.session(key) else { return };
-        let Some(index) = session.cursor_of(conversation) else { return };
+    /// A session leaves a group. Returns whether its user has become a member again since.
+    pub(super) fn drop_cursor(&mut self, key: SessionKey, conversation: &ConversationId, turn: &mut Turn<'_>) -> bool {
+        let Some(session) = self.session(key) else { return false };
+        let Some(index) = session.cursor_of(conversation) else { return false };
         let was_lagging = session.lagging > 0;
         let cursor = session.cursor(index);
         let (room, position) = (cursor.room, cursor.room_position);
         let attaching = cursor.state == CursorState::Attaching;
-        let counted = cursor.counted;
+        let (counted, reattach) = (cursor.counted, cursor.reattach);
         session.remove_cursor(index);
         if let Some(sync) = session.sync.as_mut() {
             sync.attaching = sync.attaching.saturating_sub(u32::from(attaching));
@@ -324,6 +333,7 @@ impl Shard {
         }
         self.leave_room(room, position, turn);
         self.sync_progress(key, turn);
+        reattach
     }
 
     /// Takes one member out of a room's list; whoever moves into its place is told.
@@ -345,7 +355,10 @@ impl Shard {
             session.cursor(moved.cursor).room_position = position;
             // A walk that has passed the place it moved to will not come by again.
             let missed = under_way && (position as usize) < walked && from >= walked;
-            if missed && session.cursor(moved.cursor).state == CursorState::Live {
+            if missed && session.cursor(moved.cursor).state == CursorState::Lagging {
+                let cursor = session.cursor(moved.cursor);
+                cursor.head = cursor.head.max(head);
+            } else if missed && session.cursor(moved.cursor).state == CursorState::Live {
                 let sent = session.cursor(moved.cursor).sent;
                 if sent < head {
                     session.lag(moved.cursor, sent, head);
@@ -366,14 +379,18 @@ impl Shard {
             }
             self.leave_room(cursor.room, cursor.room_position, turn);
             let ConversationKind::Group(group) = cursor.conversation.kind() else { continue };
-            self.detach_from(&cursor.conversation, group, user.clone(), false, turn);
+            self.detach_from(&cursor.conversation, group, user.clone(), turn);
         }
     }
 
     /// The user became a member while these sessions were connected.
     pub(super) fn attach_sessions(&mut self, sessions: &SessionList, group: GroupId, turn: &mut Turn<'_>) {
         for key in sessions {
-            self.request_group(*key, group.clone(), Seq::NONE, None, turn);
+            match self.session(*key).and_then(|session| session.opening.as_mut()) {
+                // The snapshot on its way may be older than this membership.
+                Some(opening) => opening.note(&ConversationId::group(&group), Seq::NONE),
+                None => self.request_group(*key, group.clone(), Seq::NONE, None, turn),
+            }
         }
     }
 }
@@ -385,21 +402,24 @@ impl Shard {
             self.route(asker.address.shard, Body::Refused { address: asker.address, close: CloseCode::Overloaded }, turn);
             return;
         }
-        let refused = self.make_room(&asker, turn);
-        if refused {
+        let known = self.users.online.get(&asker.user);
+        let first = known.is_none();
+        let known_device = known.is_some_and(|user| user.sessions.iter().any(|attached| attached.device == asker.device));
+        if self.make_room(&asker, turn) {
             let body = Body::Refused { address: asker.address, close: CloseCode::ConnectionLimit };
             self.route(asker.address.shard, body, turn);
             return;
         }
         let user = self.users.online.entry(asker.user.clone()).or_default();
-        let first = user.sessions.is_empty();
-        let known_device = user.sessions.iter().any(|attached| attached.device == asker.device);
         user.sessions.push(Attached { address: asker.address, device: asker.device.clone() });
         self.counters.online_users += u64::from(first);
         if first || !known_device {
             self.presence_of(&asker.user, None, turn);
         }
-        self.share_rate(&asker.user, turn);
+        // The first session is told its share with its snapshot.
+        if !first {
+            self.share_rate(&asker.user, turn);
+        }
         let read = Read::User { user: asker.user.clone(), device: asker.device.clone() };
         self.store(Operation::Read(read), Pending::LoadUser { asker: Box::new(asker), wishes }, turn);
     }
@@ -433,7 +453,7 @@ impl Shard {
     /// Tells each of a user's sessions how many share the user's rate.
     fn share_rate(&mut self, user: &UserId, turn: &mut Turn<'_>) {
         let Some(found) = self.users.online.get(user) else { return };
-        if found.sessions.len() < 2 || self.settings.user_messages_per_second == 0 {
+        if self.settings.user_messages_per_second == 0 {
             return;
         }
         let sessions = found.sessions.len() as u32;
@@ -539,23 +559,18 @@ impl Shard {
         self.route(address.shard, body, turn);
     }
 
-    pub(super) fn detach_group(&mut self, group: &GroupId, user: &UserId, shard: ShardId, removed: bool) {
+    pub(super) fn detach_group(&mut self, group: &GroupId, user: &UserId, shard: ShardId) {
         let conversation = ConversationId::group(group);
-        let Some(owned) = self.conversations.table.get_mut(&conversation).and_then(|entry| entry.group.as_mut()) else {
-            return;
-        };
-        let count = &mut owned.online_by_shard[shard.index()];
-        debug_assert!(*count > 0, "a session is detached once");
-        *count = count.saturating_sub(1);
-        // A membership that has ended is not counted any more, even if the user is a member again.
-        if !removed && let Some(member) = owned.members.get_mut(user) {
-            member.online = member.online.saturating_sub(1);
+        if let Some(owned) = self.conversations.table.get_mut(&conversation).and_then(|entry| entry.group.as_mut()) {
+            owned.detach(user, shard);
         }
     }
 
     /// The home learns that a group it asked for is not for this session.
     pub(super) fn group_refused(&mut self, group: &GroupId, key: SessionKey, turn: &mut Turn<'_>) {
-        self.drop_cursor(key, &ConversationId::group(group), turn);
+        if self.drop_cursor(key, &ConversationId::group(group), turn) {
+            self.request_group(key, group.clone(), Seq::NONE, None, turn);
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub enum State {
 pub enum Waiting {
     Ask(Asker, Command),
     Attach(Asker),
+    SetRole { user: UserId, role: Role },
     Notify { kind: compact_str::CompactString, content: crate::types::RawJson, asker: Option<Box<Asker>> },
 }
 
@@ -64,6 +65,8 @@ pub struct OwnedGroup {
     pub former: Vec<UserId>,
     /// Attached sessions per shard.
     pub online_by_shard: Vec<u32>,
+    /// Sessions of memberships that have ended, whose homes have not reported them detached yet.
+    pub leaving: Vec<(UserId, u32)>,
 }
 
 /// A member as the owner holds them.
@@ -123,6 +126,31 @@ impl Conversation {
 impl OwnedGroup {
     pub fn role(&self, user: &UserId) -> Option<Role> {
         self.members.get(user).map(|member| member.role)
+    }
+
+    /// One session of a user is detached: of a membership that has ended if any of those is left, else of the present one.
+    pub fn detach(&mut self, user: &UserId, shard: ShardId) {
+        let count = &mut self.online_by_shard[shard.index()];
+        debug_assert!(*count > 0, "a session is detached once");
+        *count = count.saturating_sub(1);
+        if let Some(at) = self.leaving.iter().position(|(leaver, _)| leaver == user) {
+            self.leaving[at].1 -= 1;
+            if self.leaving[at].1 == 0 {
+                self.leaving.swap_remove(at);
+            }
+        } else if let Some(member) = self.members.get_mut(user) {
+            debug_assert!(member.online > 0, "a session is detached once");
+            member.online = member.online.saturating_sub(1);
+        }
+    }
+
+    /// Ends a membership; its sessions are counted until their homes have let them go.
+    pub fn end_membership(&mut self, user: &UserId) {
+        let Some(member) = self.members.swap_remove(user).filter(|member| member.online > 0) else { return };
+        match self.leaving.iter_mut().find(|(leaver, _)| leaver == user) {
+            Some((_, sessions)) => *sessions += member.online,
+            None => self.leaving.push((user.clone(), member.online)),
+        }
     }
 
     /// Shards that have attached sessions.

@@ -19,6 +19,8 @@ pub struct Counters {
     /// Ephemeral and stale frames that were shed.
     pub shed: u64,
     pub redelivered: u64,
+    /// Notifications given up because the store took nothing for too long.
+    pub notifications_lost: u64,
     pub refills: u64,
     /// Sessions now open, ready, and with a lagging cursor.
     pub sessions: u64,
@@ -43,6 +45,7 @@ impl Default for Counters {
             opened: 0,
             shed: 0,
             redelivered: 0,
+            notifications_lost: 0,
             refills: 0,
             sessions: 0,
             ready: 0,

@@ -20,6 +20,8 @@ pub struct Cursor {
     pub head: Seq,
     /// Everything up to here was put into the outbox of this connection before.
     pub repeat_until: Seq,
+    /// Where it stood when it was made: what lies before was not pushed by this connection.
+    pub began: Seq,
     /// Monotonic milliseconds since when something is unacknowledged.
     pub unacked_since_ms: u64,
     /// The home's room of this group and the place in its list; `NO_ROOM` for other conversations.
@@ -60,6 +62,7 @@ impl Cursor {
             persisted: at,
             head: at,
             repeat_until: Seq::NONE,
+            began: at,
             unacked_since_ms: 0,
             room: NO_ROOM,
             room_position: 0,

@@ -173,6 +173,7 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) {
         let frame = Frame::shared(parcel.frame);
+        let mut crowded = SessionList::new();
         let offer = Offer {
             seq: parcel.seq,
             origin: parcel.origin,
@@ -199,7 +200,9 @@ impl Shard {
                 Some(index) => index,
                 // Nothing was missed since the session was attached, so this one is the next.
                 None => {
-                    session.forget_settled_cursors();
+                    if session.cursors.len() >= CURSORS_KEPT && session.cursors.len() == session.cursors.capacity() {
+                        crowded.push(*key);
+                    }
                     session.add_cursor(Cursor::new(conversation.clone(), parcel.seq.previous(), CursorState::Live))
                 }
             };
@@ -209,6 +212,13 @@ impl Shard {
             }
         }
         self.counters.note_delivery(parcel.received_us, turn.now.mono_us);
+        // What is written need not be remembered here.
+        for key in crowded {
+            self.persist_deliveries(key, turn);
+            if let Some(session) = self.session(key) {
+                session.forget_settled_cursors();
+            }
+        }
     }
 
     pub(super) fn ephemeral_group(&mut self, group: &GroupId, whisper: Whisper, turn: &mut Turn<'_>) {
@@ -236,6 +246,12 @@ fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, turn:
     let lane = match whisper.lane {
         EphemeralLane::Receipt => Lane::Reply,
         EphemeralLane::Ephemeral => Lane::Ephemeral,
+        EphemeralLane::Message => {
+            if session.outbox.push(Lane::Message, frame.clone(), None) {
+                turn.effects.dirty.push(session.key);
+            }
+            return;
+        }
     };
     // A reader who has stopped finds what receipts and events said in history and lists when it comes back to life.
     if lane == Lane::Reply && session.outbox.lane_bytes(lane) > RECEIPT_BYTES_MAX {
@@ -324,9 +340,6 @@ impl Session {
 
     /// Cursors of private conversations that have nothing to remember are made again when they are needed.
     fn forget_settled_cursors(&mut self) {
-        if self.cursors.len() < CURSORS_KEPT || self.cursors.len() < self.cursors.capacity() {
-            return;
-        }
         for index in 0..self.cursors.len() as u32 {
             let delivered = self.delivered(index);
             let cursor = &self.cursors[index as usize];
@@ -343,7 +356,7 @@ impl Session {
 
 impl super::session::Opening {
     /// A delivery that came before the snapshot.
-    fn note(&mut self, conversation: &ConversationId, seq: Seq) {
+    pub(super) fn note(&mut self, conversation: &ConversationId, seq: Seq) {
         match self.noted.iter_mut().find(|(known, _)| known == conversation) {
             Some((_, last)) => *last = seq.max(*last),
             None => self.noted.push((conversation.clone(), seq)),

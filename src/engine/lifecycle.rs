@@ -27,6 +27,7 @@ impl Shard {
             account: None,
             outbox: Outbox::default(),
             cursors: Default::default(),
+            index: None,
             requests: Bucket::full(self.request_rate(1), now_ms),
             errors: Bucket::full(self.error_rate(), now_ms),
             sharers: 1,
@@ -34,7 +35,9 @@ impl Shard {
                 armed: NEVER,
                 phase: phase_deadline,
                 // The first beat comes at a random part of the interval, so that beats of a storm of connects spread out.
-                beat: now_ms + 1 + self.random.u64(0..self.settings.heartbeat_interval_ms.max(1)),
+                beat: now_ms
+                    + self.random.u64(0..=self.settings.heartbeat_interval_ms / 2)
+                    + self.settings.heartbeat_interval_ms / 2,
                 heard: now_ms,
                 pinged: false,
                 expiry: NEVER,
@@ -47,6 +50,7 @@ impl Shard {
             refill_turn: 0,
             lagging: 0,
             reading_held: false,
+            lists_owed: 0,
             echo: opened.echo,
             refused_early: 0,
             opening: None,
@@ -73,23 +77,12 @@ impl Shard {
     pub(super) fn request_rate(&self, sharers: u32) -> Rate {
         let own = Rate::per_second(self.settings.messages_per_second);
         let share = Rate::per_second(self.settings.user_messages_per_second).shared_by(sharers);
-        match (own.per_second, share.per_second) {
-            (0, _) => share,
-            (_, 0) => own,
-            (one, other) => {
-                if one <= other {
-                    own
-                } else {
-                    share
-                }
-            }
-        }
+        own.least(share)
     }
 
-    /// Errors a minute, as thousandths would be too coarse: one token is a sixtieth of what the setting says.
+    /// Errors that a connection may earn: a minute's worth at once, and again each minute.
     pub(super) fn error_rate(&self) -> Rate {
-        let per_minute = self.settings.errors_per_minute;
-        Rate { per_second: if per_minute == 0 { 0 } else { (per_minute / 60).max(1) }, burst: per_minute.max(1) }
+        Rate::per_minute(self.settings.errors_per_minute)
     }
 
     /// Notes a sign of life.
@@ -178,25 +171,29 @@ impl Shard {
     pub(super) fn close(&mut self, key: SessionKey, code: CloseCode, reason: &str, turn: &mut Turn<'_>) {
         let reason = if reason.is_empty() { code.name() } else { reason };
         let frame = self.encoder.close(code, reason);
-        self.begin_closing(key, Some(frame), false, turn);
-        self.counters.closes[code.index()] += 1;
+        if self.begin_closing(key, frame, false, turn) {
+            self.counters.closes[code.index()] += 1;
+        }
     }
 
-    fn begin_closing(&mut self, key: SessionKey, frame: Option<Frame>, answered: bool, turn: &mut Turn<'_>) {
+    /// Returns false when the session is gone or closing already.
+    fn begin_closing(&mut self, key: SessionKey, frame: Frame, answered: bool, turn: &mut Turn<'_>) -> bool {
         let deadline = turn.now.mono_ms() + self.settings.write_timeout_ms;
-        let Some(session) = self.session(key).filter(|session| !session.is_closing()) else { return };
+        let Some(session) = self.session(key).filter(|session| !session.is_closing()) else { return false };
         // What was answered and decided before still leaves; the log keeps the rest.
         let was_lagging = session.lagging > 0;
         session.shed();
         let lags = !was_lagging && session.lagging > 0;
-        if let Some(frame) = frame
-            && session.outbox.push_last(frame)
-        {
+        if session.outbox.push_last(frame) {
             turn.effects.dirty.push(key);
+        }
+        // The peer's answer must be heard.
+        if std::mem::take(&mut session.reading_held) {
+            turn.effects.reading.push((key, true));
         }
         self.counters.lagging += u64::from(lags);
         self.depart(key, turn);
-        let Some(session) = self.session(key) else { return };
+        let Some(session) = self.session(key) else { return true };
         session.phase = Phase::Closing { answered };
         session.timers = Timers {
             phase: deadline,
@@ -208,14 +205,12 @@ impl Shard {
             drain: NEVER,
             ..session.timers
         };
-        let idle = session.outbox.is_empty();
         self.arm(key);
-        if idle && answered {
-            turn.effects.shut.push(key);
-        }
+        true
     }
 
-    pub(super) fn close_received(&mut self, key: SessionKey, code: Option<u16>, turn: &mut Turn<'_>) {
+    /// The peer closes: it is answered with a close frame of our own, always saying normal (RFC 6455 section 5.5.1).
+    pub(super) fn close_received(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
         let Some(session) = self.session(key) else { return };
         if let Phase::Closing { answered } = &mut session.phase {
             *answered = true;
@@ -225,28 +220,63 @@ impl Shard {
             return;
         }
         self.counters.closed_by_peer += 1;
-        // The answer repeats the peer's code, or says normal (RFC 6455 section 5.5.1).
-        let _ = code;
         let frame = self.encoder.close(CloseCode::Normal, "");
-        self.begin_closing(key, Some(frame), true, turn);
+        self.begin_closing(key, frame, true, turn);
     }
 
     /// The flight has left.
     pub(super) fn sent(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
-        let bytes_max = self.settings.outbox_bytes_max;
         let Some(session) = self.session(key) else { return };
         if session.outbox.landed() {
             turn.effects.dirty.push(key);
         }
-        if session.reading_held && session.outbox.lane_bytes(Lane::Reply) * 2 <= bytes_max {
-            session.reading_held = false;
-            turn.effects.reading.push((key, true));
+        if session.reading_held {
+            // Whoever takes what was asked for is alive, though its pong is not read yet.
+            session.timers.heard = turn.now.mono_ms();
+            session.timers.pinged = false;
         }
+        self.resume_reading(key, turn);
+        let Some(session) = self.session(key) else { return };
         match session.phase {
             Phase::Closing { answered: true } if session.outbox.is_empty() => turn.effects.shut.push(key),
             Phase::Ready if session.lagging > 0 => self.refill(key, turn),
             _ => {}
         }
+    }
+
+    /// Holds a connection's requests back when it has enough to take already.
+    pub(super) fn hold_reading(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        let bytes_max = self.settings.outbox_bytes_max;
+        let Some(session) = self.session(key) else { return };
+        if !session.reading_held && session.has_enough(bytes_max) {
+            session.reading_held = true;
+            turn.effects.reading.push((key, false));
+        }
+    }
+
+    fn resume_reading(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        let bytes_max = self.settings.outbox_bytes_max;
+        let Some(session) = self.session(key) else { return };
+        if session.reading_held && !session.has_enough(bytes_max / 2) {
+            session.reading_held = false;
+            turn.effects.reading.push((key, true));
+        }
+    }
+
+    /// A list was asked for.
+    pub(super) fn owe_list(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        if let Some(session) = self.session(key) {
+            session.lists_owed = session.lists_owed.saturating_add(1);
+        }
+        self.hold_reading(key, turn);
+    }
+
+    /// A request was answered that may have been for a list.
+    pub(super) fn list_answered(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
+        if let Some(session) = self.session(key) {
+            session.lists_owed = session.lists_owed.saturating_sub(1);
+        }
+        self.resume_reading(key, turn);
     }
 
     /// The socket is gone: nothing for this key may be said any more.
@@ -277,6 +307,7 @@ impl Shard {
         let shard = self.id;
         let Some(session) = self.session(key) else { return };
         let cursors = std::mem::take(&mut session.cursors);
+        session.index = None;
         session.lagging = 0;
         let watches = session.watches.take();
         let account = session.account.take().expect("checked above");
@@ -295,7 +326,8 @@ impl Shard {
         if deadline < session.timers.armed {
             let at = self.wheel.insert(key, deadline);
             if let Some(session) = self.session(key) {
-                session.timers.armed = at.max(deadline);
+                // The entry may come early (beyond the horizon) or a tick late; what matters is that it is not made twice.
+                session.timers.armed = at.min(deadline);
             }
         }
     }
@@ -304,6 +336,10 @@ impl Shard {
     pub(super) fn look_at(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
         let now_ms = turn.now.mono_ms();
         let Some(session) = self.session(key) else { return };
+        if now_ms < session.timers.armed {
+            // An earlier deadline was armed and has gone; this one's own entry is still to come.
+            return;
+        }
         session.timers.armed = NEVER;
         if session.timers.phase <= now_ms {
             return self.phase_is_over(key, turn);
@@ -358,15 +394,16 @@ impl Shard {
             turn.effects.shut.push(key);
             return false;
         }
-        let idle_until = session.timers.heard + interval;
-        if idle_until > now_ms {
-            session.timers.beat = idle_until;
+        // What a device has had is kept at every beat, so that a crash repeats little.
+        session.timers.persist = now_ms;
+        // Half an interval of silence is enough to be asked: else the first beat, which comes early, would always find life.
+        let silent_ms = now_ms.saturating_sub(session.timers.heard);
+        if silent_ms * 2 < interval {
+            session.timers.beat = session.timers.heard + interval;
             return true;
         }
         session.timers.pinged = true;
         session.timers.beat = now_ms + timeout;
-        // What a device has had is kept at every beat, so that a crash repeats little.
-        session.timers.persist = now_ms;
         let frame = self.encoder.ping();
         self.enqueue(key, Lane::Control, frame, turn);
         true

@@ -156,19 +156,27 @@ impl Outbox {
         self.push(Lane::Ephemeral, frame, None)
     }
 
-    /// Drops the log entries that are not in flight, telling each one's mark, oldest first.
+    /// Drops the log entries that are not in flight, telling each one's mark, oldest first. What no cursor would read again stays.
     pub fn shed_messages(&mut self, mut tell: impl FnMut(LogMark)) {
         let Some(queues) = self.queues.as_deref_mut() else { return };
         let lane = Lane::Message as usize;
-        let flight = queues.flight[lane] as usize;
-        for entry in queues.lanes[lane].drain(flight..) {
-            queues.bytes[lane] -= entry.frame.len();
-            if entry.mark.cursor != u32::MAX {
+        let flight = queues.flight[lane];
+        let system_end = flight + std::mem::take(&mut queues.system);
+        let (bytes, system) = (&mut queues.bytes[lane], &mut queues.system);
+        let mut at = 0;
+        queues.lanes[lane].retain(|entry| {
+            at += 1;
+            let stays = at <= flight || entry.mark.cursor == u32::MAX;
+            if !stays {
+                *bytes -= entry.frame.len();
                 tell(entry.mark);
+            } else if at > flight && at <= system_end {
+                *system += 1;
             }
-        }
-        queues.lanes[lane].shrink_to(flight);
-        queues.system = 0;
+            stays
+        });
+        queues.lanes[lane].shrink_to_fit();
+        queues.invariants();
     }
 
     /// Log entries of this cursor no longer move it when they are shed.
@@ -203,6 +211,11 @@ impl Outbox {
     /// Bytes waiting and in flight in one lane.
     pub fn lane_bytes(&self, lane: Lane) -> usize {
         self.queues.as_deref().map_or(0, |queues| queues.bytes[lane as usize])
+    }
+
+    /// Bytes of what the client itself asked for, waiting and in flight: its requests are held back while there is too much.
+    pub fn answer_bytes(&self) -> usize {
+        self.lane_bytes(Lane::Control) + self.lane_bytes(Lane::Reply)
     }
 
     /// Bytes waiting and in flight.
@@ -280,6 +293,23 @@ mod tests {
         assert_eq!(outbox.first_waiting(0), Some(Seq(1)));
         assert!(!outbox.landed());
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_again_is_never_shed() {
+        let mut outbox = Outbox::default();
+        outbox.push(Lane::Message, frame(1), mark(0, 1));
+        outbox.push(Lane::Message, frame(2), mark(1, 1));
+        outbox.push_system(frame(3), LogMark { cursor: 2, seq: Seq(1) });
+        outbox.push(Lane::Message, frame(4), None);
+        outbox.forget_cursor(0);
+        outbox.forget_cursor(2);
+        let mut shed = Vec::new();
+        outbox.shed_messages(|mark| shed.push(mark));
+        assert_eq!(shed, [LogMark { cursor: 1, seq: Seq(1) }]);
+        outbox.push_system(frame(5), LogMark { cursor: 2, seq: Seq(2) });
+        assert_eq!(outbox.lane_bytes(Lane::Message), 16);
+        assert_eq!(taken(&mut outbox), [3, 5, 1, 4]);
     }
 
     #[test]

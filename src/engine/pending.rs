@@ -1,5 +1,8 @@
 //! Owns what a shard means to do once the store has answered: one entry per ticket.
 
+use compact_str::CompactString;
+
+use crate::types::RawJson;
 use crate::types::command::{Command, HistoryQuery, Wishes};
 use crate::types::envelope::Asker;
 use crate::types::push::GroupEvent;
@@ -18,21 +21,18 @@ pub struct PendingTable {
 #[derive(Debug)]
 pub enum Pending {
     LoadConversation(ConversationId),
+    /// `notification` is kept to be tried again when nobody waits for an answer.
     Append {
         conversation: ConversationId,
         asker: Option<Box<Asker>>,
+        notification: Option<Box<(CompactString, RawJson)>>,
     },
     ChangeGroup(Box<GroupPlan>),
     LoadUser {
         asker: Box<Asker>,
         wishes: Wishes,
     },
-    Refill {
-        key: SessionKey,
-        session: SessionId,
-        cursor: u32,
-        after: Seq,
-    },
+    Refill(Box<Page>),
     /// `sync`: the user's rows, and what the client says it has.
     SyncRows {
         key: SessionKey,
@@ -80,6 +80,18 @@ pub enum Pending {
     /// A device's registration: tried again at its next visit when it fails.
     Device,
     LastSeen,
+}
+
+/// A page of a log on its way to a cursor.
+#[derive(Debug)]
+pub struct Page {
+    pub key: SessionKey,
+    pub session: SessionId,
+    pub cursor: u32,
+    pub conversation: ConversationId,
+    pub after: Seq,
+    /// Last `seq` asked for.
+    pub head: Seq,
 }
 
 /// A change of a group that takes effect when the store has it.

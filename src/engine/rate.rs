@@ -12,20 +12,38 @@ pub struct Bucket {
 /// What a bucket holds at most and how fast it fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// 0 = unlimited.
-    pub per_second: u32,
-    pub burst: u32,
+    /// Tokens per minute; 0 = unlimited.
+    per_minute: u64,
+    burst: u32,
 }
 
 impl Rate {
     /// A rate whose bucket holds two seconds' worth.
     pub fn per_second(per_second: u32) -> Rate {
-        Rate { per_second, burst: per_second.saturating_mul(2).clamp(1, BURST_MAX) }
+        Rate { per_minute: u64::from(per_second) * 60, burst: per_second.saturating_mul(2).clamp(1, BURST_MAX) }
+    }
+
+    /// A rate whose bucket holds a minute's worth.
+    pub fn per_minute(per_minute: u32) -> Rate {
+        Rate { per_minute: u64::from(per_minute), burst: per_minute.clamp(1, BURST_MAX) }
+    }
+
+    pub fn is_unlimited(self) -> bool {
+        self.per_minute == 0
+    }
+
+    /// The stricter of two.
+    pub fn least(self, other: Rate) -> Rate {
+        if other.is_unlimited() || (!self.is_unlimited() && self.per_minute <= other.per_minute) { self } else { other }
     }
 
     /// The same rate split among `shares`, at least one token a second each.
     pub fn shared_by(self, shares: u32) -> Rate {
-        if self.per_second == 0 { self } else { Rate::per_second((self.per_second / shares.max(1)).max(1)) }
+        if self.is_unlimited() {
+            return self;
+        }
+        let shares = shares.max(1);
+        Rate { per_minute: (self.per_minute / u64::from(shares)).max(60), burst: (self.burst / shares).max(1) }
     }
 }
 
@@ -36,19 +54,23 @@ impl Bucket {
 
     /// Takes one token. `Err` says after how many milliseconds there will be one.
     pub fn take(&mut self, rate: Rate, now_ms: u64) -> Result<(), u64> {
-        if rate.per_second == 0 {
+        if rate.is_unlimited() {
             return Ok(());
         }
         let elapsed_ms = u64::from((now_ms as u32).wrapping_sub(self.at_ms));
-        let gained = elapsed_ms.saturating_mul(u64::from(rate.per_second));
+        // A thousandth of a token comes every 60 ms at one a minute. Only whole ones are taken, and the time they took.
+        let gained = elapsed_ms.saturating_mul(rate.per_minute) / 60;
         let full = u64::from(rate.burst.min(BURST_MAX)) * 1_000;
-        self.millitokens = (u64::from(self.millitokens) + gained).min(full) as u32;
-        self.at_ms = now_ms as u32;
+        if gained > 0 {
+            let rest_ms = elapsed_ms.saturating_sub(gained.saturating_mul(60).div_ceil(rate.per_minute));
+            self.millitokens = (u64::from(self.millitokens) + gained).min(full) as u32;
+            self.at_ms = (now_ms as u32).wrapping_sub(rest_ms as u32);
+        }
         if self.millitokens >= 1_000 {
             self.millitokens -= 1_000;
             Ok(())
         } else {
-            Err(u64::from(1_000 - self.millitokens).div_ceil(u64::from(rate.per_second)).max(1))
+            Err((u64::from(1_000 - self.millitokens) * 60).div_ceil(rate.per_minute).max(1))
         }
     }
 }
@@ -77,7 +99,18 @@ mod tests {
         let rate = Rate::per_second(0);
         let mut bucket = Bucket::full(rate, 0);
         assert!((0..100_000).all(|_| bucket.take(rate, 0).is_ok()));
-        assert_eq!(Rate::per_second(3).shared_by(5).per_second, 1);
-        assert_eq!(rate.shared_by(5).per_second, 0);
+        assert_eq!(Rate::per_second(3).shared_by(5).per_minute, 60);
+        assert!(rate.shared_by(5).is_unlimited());
+        assert_eq!(rate.least(Rate::per_second(9)), Rate::per_second(9));
+        assert_eq!(Rate::per_second(9).least(Rate::per_second(7)), Rate::per_second(7));
+    }
+
+    #[test]
+    fn slow_rates_are_kept_when_asked_often() {
+        let rate = Rate::per_minute(5);
+        let mut bucket = Bucket::full(rate, 0);
+        assert_eq!((0..10).filter(|_| bucket.take(rate, 0).is_ok()).count(), 5);
+        let taken = (0..600_000u64).filter(|ms| bucket.take(rate, *ms).is_ok()).count();
+        assert!((45..=50).contains(&taken), "{taken}");
     }
 }

@@ -3,8 +3,12 @@
 //!
 //! Never holds a backlog in memory: at most one page per connection is under way. Lives on the home shard.
 
-use indexmap::IndexMap;
+use std::collections::HashSet;
 
+use indexmap::IndexMap;
+use smallvec::SmallVec;
+
+use crate::types::command::ConversationRef;
 use crate::types::envelope::{Asker, Body};
 use crate::types::outcome::Fault;
 use crate::types::push::{Push, SkipReason};
@@ -12,10 +16,10 @@ use crate::types::record::{Delivery, MessageKind};
 use crate::types::storage::{Answer, Operation, RangePage, RangeQuery, Read, StoreFault, Write};
 use crate::types::{CloseCode, Command, ConversationId, ConversationKind, ErrorName, RequestId, Seq, SessionId, SessionKey};
 
-use super::cursor::CursorState;
-use super::outbox::Lane;
-use super::pending::Pending;
-use super::session::{NEVER, Sync};
+use super::cursor::{Cursor, CursorState};
+use super::outbox::{Lane, LogMark};
+use super::pending::{Page, Pending};
+use super::session::NEVER;
 use super::shard::{Shard, Turn};
 
 impl Shard {
@@ -40,12 +44,13 @@ impl Shard {
         let id = session.id;
         let viewer = session.account().user.clone();
         let cursor = session.cursor(index);
-        let after = cursor.sent;
+        let (after, head) = (cursor.sent, cursor.head);
+        let conversation = cursor.conversation.clone();
         let query = RangeQuery {
-            conversation: cursor.conversation.clone(),
+            conversation: conversation.clone(),
             viewer: Some(viewer),
             after: Some(after),
-            before: Some(cursor.head.next()),
+            before: Some(head.next()),
             since: None,
             until: None,
             newest: false,
@@ -53,53 +58,47 @@ impl Shard {
             bytes_max: (bytes_max - waiting) / 2,
         };
         self.counters.refills += 1;
-        let pending = Pending::Refill { key, session: id, cursor: index, after };
-        self.store(Operation::Read(Read::Range(query)), pending, turn);
+        let page = Page { key, session: id, cursor: index, conversation, after, head };
+        self.store(Operation::Read(Read::Range(query)), Pending::Refill(Box::new(page)), turn);
     }
 
     /// A page has been read: it goes into the outbox, gaps are explained, and the cursor may be live again.
-    pub(super) fn refilled(
-        &mut self,
-        key: SessionKey,
-        id: SessionId,
-        index: u32,
-        after: Seq,
-        result: Result<Answer, StoreFault>,
-        turn: &mut Turn<'_>,
-    ) {
-        let Some(session) = self.session(key).filter(|session| session.id == id) else { return };
+    pub(super) fn refilled(&mut self, page: Page, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {
+        let key = page.key;
+        let Some(session) = self.session(key).filter(|session| session.id == page.session) else { return };
         session.refilling = false;
         if !session.is_ready() {
             return;
         }
-        let Ok(Answer::Range(page)) = result else {
-            session.timers.refill = turn.now.mono_ms() + RETRY_MS;
-            return self.arm(key);
-        };
         // Shed or confirmed in the meantime, or gone from the group: the page is for another place.
-        let fits = session
-            .cursors
-            .get(index as usize)
-            .is_some_and(|cursor| cursor.state == CursorState::Lagging && cursor.sent == after);
-        if fits {
-            self.take_page(key, index, page, turn);
+        let fits = session.cursors.get(page.cursor as usize).is_some_and(|cursor| {
+            cursor.state == CursorState::Lagging && cursor.sent == page.after && cursor.conversation == page.conversation
+        });
+        let progressed = match result {
+            Ok(Answer::Range(range)) => !fits || self.take_page(&page, range, turn),
+            _ => false,
+        };
+        if !progressed && let Some(session) = self.session(key) {
+            // The store cannot answer, or the log ends before what was announced: try again rather than spin.
+            session.timers.refill = turn.now.mono_ms() + RETRY_MS;
         }
         self.sync_progress(key, turn);
         self.refill(key, turn);
         self.arm(key);
     }
 
-    fn take_page(&mut self, key: SessionKey, index: u32, page: RangePage, turn: &mut Turn<'_>) {
+    /// Returns false when the page did not bring the cursor any further.
+    fn take_page(&mut self, page: &Page, range: RangePage, turn: &mut Turn<'_>) -> bool {
         let ack_timeout_ms = self.settings.ack_timeout_ms;
-        let Some(session) = self.session(key) else { return };
+        let (key, index) = (page.key, page.cursor);
+        let Some(session) = self.session(key) else { return true };
         let (id, acks) = (session.id, session.acks());
         let cursor = session.cursor(index);
-        let head = cursor.head;
         let repeat_until = cursor.repeat_until;
-        let missing = if page.first_kept > cursor.sent.next() { SkipReason::Retention } else { SkipReason::Deleted };
+        let missing = if range.first_kept > cursor.sent.next() { SkipReason::Retention } else { SkipReason::Deleted };
         let mut at = cursor.sent;
-        for message in page.messages {
-            if message.seq <= at || message.seq > head {
+        for message in range.messages {
+            if message.seq <= at || message.seq > page.head {
                 continue;
             }
             if message.seq > at.next() {
@@ -120,39 +119,51 @@ impl Shard {
                 session.put(index, at, frame, system, ack_timeout_ms, turn);
             }
         }
-        let covered = page.covered.1.min(head);
+        let covered = range.covered.1.min(page.head);
         if covered > at {
             self.skip(key, index, at.next(), covered, missing, turn);
-        } else if !page.has_more && at < head && page.covered.1 >= page.covered.0 {
-            // The log ends before what was announced: wait for it rather than spin.
-            self.session(key).expect("still there").timers.refill = turn.now.mono_ms() + RETRY_MS;
+            at = covered;
         }
-        let session = self.session(key).expect("still there");
-        if session.cursor(index).caught_up() {
-            session.set_state(index, CursorState::Live);
-            let counted = std::mem::take(&mut session.cursor(index).counted);
-            if let Some(sync) = session.sync.as_mut() {
-                sync.behind = sync.behind.saturating_sub(u32::from(counted));
-            }
-            if session.lagging == 0 {
-                self.counters.lagging -= 1;
-            }
+        if self.session(key).is_some_and(|session| session.cursor(index).caught_up()) {
+            self.caught_up(key, index);
+        }
+        at > page.after
+    }
+
+    /// A lagging cursor has read all there is: it is live again.
+    fn caught_up(&mut self, key: SessionKey, index: u32) {
+        let Some(session) = self.session(key) else { return };
+        session.set_state(index, CursorState::Live);
+        let counted = std::mem::take(&mut session.cursor(index).counted);
+        if let Some(sync) = session.sync.as_mut() {
+            sync.behind = sync.behind.saturating_sub(u32::from(counted));
+        }
+        if session.lagging == 0 {
+            self.counters.lagging -= 1;
         }
     }
 
-    /// Explains a gap, in its place among the messages.
+    /// Explains a gap that the cursor moves past, in its place among the messages.
     fn skip(&mut self, key: SessionKey, index: u32, from: Seq, to: Seq, reason: SkipReason, turn: &mut Turn<'_>) {
+        self.explain(key, index, from, to, reason, turn);
         let Some(session) = self.session(key) else { return };
         let acks = session.acks();
+        session.cursor(index).passed(to, acks, false);
+    }
+
+    /// Says that a stretch of a log is not delivered, and why.
+    pub(super) fn explain(&mut self, key: SessionKey, index: u32, from: Seq, to: Seq, reason: SkipReason, turn: &mut Turn<'_>) {
+        let Some(session) = self.session(key) else { return };
         let conversation = session.cursor(index).conversation.clone();
-        let push = Push::Skipped { conversation, from, to, reason };
-        let frame = self.encoder.push(&push, None);
+        let system = conversation.is_system();
+        let frame = self.encoder.push(&Push::Skipped { conversation, from, to, reason }, None);
         let session = self.session(key).expect("just found");
-        let mark = super::outbox::LogMark { cursor: index, seq: from };
-        if session.outbox.push(Lane::Message, frame, Some(mark)) {
+        let mark = LogMark { cursor: index, seq: from };
+        let dirty =
+            if system { session.outbox.push_system(frame, mark) } else { session.outbox.push(Lane::Message, frame, Some(mark)) };
+        if dirty {
             turn.effects.dirty.push(key);
         }
-        session.cursor(index).passed(to, acks, false);
     }
 
     /// Sends `sync_done` once everything that was behind has been put on its way.
@@ -163,11 +174,13 @@ impl Shard {
             return;
         }
         let sync = session.sync.take().expect("just seen");
-        // Behind the messages it speaks of.
-        let frame = self.encoder.push(&Push::SyncDone, sync.request.as_ref());
-        let session = self.session(key).expect("just found");
-        if session.outbox.push(Lane::Message, frame, None) {
-            turn.effects.dirty.push(key);
+        for request in sync.requests {
+            // Behind the messages it speaks of. It is not shed with them: a client that has it knows what it still lacks by `seq`.
+            let frame = self.encoder.push(&Push::SyncDone, request.as_ref());
+            let Some(session) = self.session(key) else { return };
+            if session.outbox.push(Lane::Message, frame, None) {
+                turn.effects.dirty.push(key);
+            }
         }
     }
 
@@ -177,16 +190,16 @@ impl Shard {
         let (timeout_ms, attempts_max) = (self.settings.ack_timeout_ms, self.settings.delivery_attempts);
         let Some(session) = self.ready(key) else { return };
         session.timers.ack = NEVER;
-        // What has not left yet cannot have been confirmed: a slow reader is not an unwilling one.
-        let unsent = session.outbox.lane_bytes(Lane::Message) > 0;
         let was_lagging = session.lagging > 0;
         let mut given_up = false;
         for index in 0..session.cursors.len() as u32 {
+            let waiting = session.outbox.first_waiting(index);
             let cursor = session.cursor(index);
             if cursor.state == CursorState::Free || !cursor.outstanding() {
                 continue;
             }
-            if unsent {
+            // What has not left yet cannot have been confirmed: a slow reader is not an unwilling one.
+            if waiting.is_some_and(|first| first <= cursor.acked.next()) {
                 cursor.unacked_since_ms = now_ms;
             }
             if now_ms < cursor.unacked_since_ms + timeout_ms {
@@ -198,12 +211,14 @@ impl Shard {
                 given_up = true;
                 break;
             }
+            // What waits behind it would overtake it.
+            session.shed();
+            let cursor = session.cursor(index);
             cursor.attempts += 1;
             cursor.unacked_since_ms = now_ms;
             cursor.repeat_until = cursor.repeat_until.max(cursor.sent);
-            let (attempts, acked) = (cursor.attempts, cursor.acked);
+            let acked = cursor.acked;
             session.lag(index, acked, Seq::NONE);
-            session.cursor(index).attempts = attempts;
             session.timers.ack = session.timers.ack.min(now_ms + timeout_ms);
         }
         if !was_lagging && session.lagging > 0 {
@@ -257,6 +272,7 @@ impl Shard {
 impl Shard {
     pub(super) fn recv_ack(&mut self, key: SessionKey, acks: Vec<(ConversationId, Seq)>, turn: &mut Turn<'_>) {
         let now_ms = turn.now.mono_ms();
+        let mut done: SmallVec<[u32; 4]> = SmallVec::new();
         let Some(session) = self.ready(key).filter(|session| session.acks()) else { return };
         for (conversation, seq) in acks {
             let Some(index) = session.cursor_of(&conversation) else { continue };
@@ -268,16 +284,11 @@ impl Shard {
             session.timers.persist = session.timers.persist.min(now_ms + PERSIST_ACKS_MS);
             let cursor = session.cursor(index);
             if cursor.state == CursorState::Lagging && cursor.caught_up() {
-                session.set_state(index, CursorState::Live);
-                let counted = std::mem::take(&mut session.cursor(index).counted);
-                if let Some(sync) = session.sync.as_mut() {
-                    sync.behind = sync.behind.saturating_sub(u32::from(counted));
-                }
-                if session.lagging == 0 {
-                    self.counters.lagging -= 1;
-                    break;
-                }
+                done.push(index);
             }
+        }
+        for index in done {
+            self.caught_up(key, index);
         }
         self.sync_progress(key, turn);
         self.arm(key);
@@ -318,12 +329,15 @@ impl Shard {
             Ok(_) => return debug_assert!(false, "a user was asked for"),
             Err(fault) => return self.refuse(key, request.as_ref(), store_fault(&fault), turn),
         };
-        if let Some(foreign) = cursors.keys().find(|id| !state.conversations.iter().any(|row| row.conversation == **id)) {
+        let rows: HashSet<&ConversationId> = state.conversations.iter().map(|row| &row.conversation).collect();
+        let foreign = cursors.keys().filter(|id| !rows.contains(id)).find(|id| {
+            // One's own conversation in which nothing was ever said lacks nothing.
+            id.is_group() || self.resolve(key, ConversationRef::Id((*id).clone())).is_err()
+        });
+        if let Some(foreign) = foreign {
             return self.refuse_foreign(key, foreign.clone(), request, turn);
         }
-        let session = self.session(key).expect("just found");
-        // An older sync that is not finished is finished by this one.
-        session.sync = Some(Box::new(Sync { request, ..Sync::default() }));
+        self.session(key).expect("just found").owe_sync(request);
         for row in &state.conversations {
             let named = cursors.get(&row.conversation).copied();
             if named.is_none() && !cursors.is_empty() {
@@ -343,10 +357,7 @@ impl Shard {
             Some(index) => index,
             None => match conversation.kind() {
                 ConversationKind::Group(group) => return self.request_group(key, group, from, None, turn),
-                _ => {
-                    let cursor = super::cursor::Cursor::new(conversation.clone(), head, CursorState::Live);
-                    session.add_cursor(cursor)
-                }
+                _ => session.add_cursor(Cursor::new(conversation.clone(), head, CursorState::Live)),
             },
         };
         let cursor = session.cursor(index);
@@ -358,7 +369,10 @@ impl Shard {
         if from >= known {
             return;
         }
-        cursor.repeat_until = cursor.repeat_until.max(sent.min(known));
+        // Below where it began on this connection nothing was ever pushed.
+        if sent > cursor.began {
+            cursor.repeat_until = cursor.repeat_until.max(sent);
+        }
         let repeat_until = cursor.repeat_until;
         session.outbox.forget_cursor(index);
         session.lag(index, from, known);

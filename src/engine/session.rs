@@ -10,8 +10,9 @@ use smallvec::SmallVec;
 use crate::types::command::Wishes;
 use crate::types::{ConversationId, DeviceId, Millis, Request, Seq, SessionAddress, SessionId, SessionKey, ShardId, UserId};
 
+use super::Hasher;
 use super::cursor::{Cursor, CursorState};
-use super::outbox::Outbox;
+use super::outbox::{Lane, Outbox};
 use super::rate::Bucket;
 
 /// One connection. Small while idle: what only some phases need is behind a pointer.
@@ -25,6 +26,8 @@ pub struct Session {
     pub account: Option<Account>,
     pub outbox: Outbox,
     pub cursors: SmallVec<[Cursor; 1]>,
+    /// Places of the cursors once there are many.
+    pub index: Option<Box<CursorIndex>>,
     pub requests: Bucket,
     pub errors: Bucket,
     /// Sessions that share the user's rate.
@@ -36,8 +39,10 @@ pub struct Session {
     pub refill_turn: u32,
     /// Cursors in [`CursorState::Lagging`].
     pub lagging: u32,
-    /// Reading from the socket is held back until the outbox has drained.
+    /// Reading from the socket is held back until the outbox has drained and lists are answered.
     pub reading_held: bool,
+    /// Lists asked for and not answered.
+    pub lists_owed: u16,
     /// Echo mode.
     pub echo: bool,
     /// Verbs refused before authentication.
@@ -47,6 +52,9 @@ pub struct Session {
     pub sync: Option<Box<Sync>>,
     pub watches: Option<Vec<UserId>>,
 }
+
+/// Finds a cursor by its conversation.
+pub type CursorIndex = indexmap::IndexMap<ConversationId, u32, Hasher>;
 
 /// Where a connection is in its life; only `Ready` sends and receives messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +122,8 @@ pub struct Opening {
 /// A `sync_done` that is owed.
 #[derive(Debug, Default)]
 pub struct Sync {
-    pub request: Option<crate::types::RequestId>,
+    /// `message_id` of each request that is owed one; None for the one after authentication.
+    pub requests: SmallVec<[Option<crate::types::RequestId>; 1]>,
     /// Groups whose owner has not confirmed yet.
     pub attaching: u32,
     /// Cursors that were behind when the sync began and still are.
@@ -122,6 +131,13 @@ pub struct Sync {
 }
 
 impl Session {
+    /// Whether its requests should be held back: too much of what it asked for waits already, or is still to come.
+    pub fn has_enough(&self, bytes_max: usize) -> bool {
+        self.outbox.answer_bytes() > bytes_max
+            || self.outbox.lane_bytes(Lane::Message) > 2 * bytes_max + MARKERS_BYTES_MAX
+            || self.lists_owed >= LISTS_OWED_MAX
+    }
+
     /// True while requests are taken.
     pub fn is_ready(&self) -> bool {
         self.phase == Phase::Ready
@@ -146,6 +162,9 @@ impl Session {
 
     /// The cursor of a conversation.
     pub fn cursor_of(&self, conversation: &ConversationId) -> Option<u32> {
+        if let Some(index) = &self.index {
+            return index.get(conversation).copied();
+        }
         self.cursors
             .iter()
             .position(|cursor| cursor.state != CursorState::Free && cursor.conversation == *conversation)
@@ -154,6 +173,20 @@ impl Session {
 
     pub fn cursor(&mut self, index: u32) -> &mut Cursor {
         &mut self.cursors[index as usize]
+    }
+
+    /// A `sync_done` is owed once all that is behind now has been put on its way.
+    pub fn owe_sync(&mut self, request: Option<crate::types::RequestId>) {
+        let mut sync = Sync { requests: self.sync.take().map(|sync| sync.requests).unwrap_or_default(), ..Sync::default() };
+        if sync.requests.len() < SYNCS_OWED_MAX {
+            sync.requests.push(request);
+        }
+        for cursor in &mut self.cursors {
+            cursor.counted = cursor.state == CursorState::Lagging;
+            sync.attaching += u32::from(cursor.state == CursorState::Attaching);
+            sync.behind += u32::from(cursor.counted);
+        }
+        self.sync = Some(Box::new(sync));
     }
 
     /// Adds a cursor, in a free place when there is one.
@@ -166,15 +199,29 @@ impl Session {
         if self.cursors.len() == self.cursors.capacity()
             && let Some(free) = self.cursors.iter().position(|cursor| cursor.state == CursorState::Free)
         {
+            if let Some(index) = self.index.as_mut() {
+                index.insert(cursor.conversation.clone(), free as u32);
+            }
             self.cursors[free] = cursor;
             return free as u32;
         }
+        let place = self.cursors.len() as u32;
+        if let Some(index) = self.index.as_mut() {
+            index.insert(cursor.conversation.clone(), place);
+        }
         self.cursors.push(cursor);
-        (self.cursors.len() - 1) as u32
+        if self.index.is_none() && self.cursors.len() > CURSORS_SEARCHED_MAX {
+            let taken = self.cursors.iter().enumerate().filter(|(_, cursor)| cursor.state != CursorState::Free);
+            self.index = Some(Box::new(taken.map(|(at, cursor)| (cursor.conversation.clone(), at as u32)).collect()));
+        }
+        place
     }
 
     /// Forgets a cursor; what it has in the outbox still leaves.
     pub fn remove_cursor(&mut self, index: u32) {
+        if let Some(places) = self.index.as_mut() {
+            places.swap_remove(&self.cursors[index as usize].conversation);
+        }
         self.set_state(index, CursorState::Free);
         self.outbox.forget_cursor(index);
     }
@@ -224,3 +271,13 @@ impl Session {
         timers.phase.min(timers.beat).min(timers.expiry).min(timers.ack).min(timers.persist).min(timers.refill).min(timers.drain)
     }
 }
+
+/// Answers of `sync` that one connection can be owed; a client that asks more often gets one for several.
+const SYNCS_OWED_MAX: usize = 16;
+
+/// Cursors that are searched one after the other; more are indexed.
+const CURSORS_SEARCHED_MAX: usize = 16;
+/// Lists under way for one connection before its next requests wait in the socket.
+const LISTS_OWED_MAX: u16 = 4;
+/// Ends of syncs and recalls, which are never shed, beside the log entries that are.
+const MARKERS_BYTES_MAX: usize = 64 << 10;

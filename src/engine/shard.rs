@@ -38,6 +38,8 @@ pub struct Shard {
     pub(super) pending: PendingTable,
     pub(super) wheel: Wheel,
     pub(super) gathers: super::handlers::Gathers,
+    /// Notifications that the store could not take, in order of when they are tried again.
+    pub(super) later: VecDeque<super::handlers::Later>,
     /// What this shard says to itself, in order.
     local: VecDeque<Envelope>,
     /// Hops of what is being handled.
@@ -84,6 +86,7 @@ impl Shard {
             pending: PendingTable::default(),
             wheel: Wheel::new(0),
             gathers: Default::default(),
+            later: VecDeque::new(),
             local: VecDeque::new(),
             hops: 0,
             counters: Counters::default(),
@@ -108,7 +111,7 @@ impl Shard {
             Event::Ping { key, payload } => self.protocol_ping(key, &payload, turn),
             Event::Pong { key } => self.heard(key, turn.now),
             Event::Violation { key, close, reason } => self.close(key, close, reason, turn),
-            Event::CloseReceived { key, code } => self.close_received(key, code, turn),
+            Event::CloseReceived { key, code: _ } => self.close_received(key, turn),
             Event::Sent { key, bytes: _ } => self.sent(key, turn),
             Event::Gone { key } => self.gone(key, turn),
             Event::Mesh { from: _, envelope } => self.receive(envelope, turn),
@@ -132,7 +135,11 @@ impl Shard {
 
     /// Monotonic milliseconds at which [`Event::Tick`] is wanted at the latest; 0 when at once, None when nothing is due.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        if self.busy_rooms.is_empty() { self.wheel.next_ms() } else { Some(0) }
+        if !self.busy_rooms.is_empty() {
+            return Some(0);
+        }
+        let later = self.later.front().map(|later| later.at_ms);
+        [self.wheel.next_ms(), later].into_iter().flatten().min()
     }
 
     /// What this shard has counted.
@@ -176,7 +183,7 @@ impl Shard {
             Body::Ask { asker, conversation, command } => self.ask(asker, conversation, command, turn),
             Body::AskAbout { asker, message, command } => self.ask_about(asker, message, command, turn),
             Body::AttachGroup { group, asker } => self.attach_group(group, asker, turn),
-            Body::DetachGroup { group, user, shard, removed } => self.detach_group(&group, &user, shard, removed),
+            Body::DetachGroup { group, user, shard } => self.detach_group(&group, &user, shard),
             Body::Notify { user, kind, content, asker } => self.notify(user, kind, content, asker, turn),
             Body::AttachUser { asker, wishes } => self.attach_user(asker, wishes, turn),
             Body::DetachUser { user, device, address, at } => self.detach_user(user, device, address, at, turn),
@@ -237,10 +244,12 @@ impl Shard {
         };
         match pending {
             Pending::LoadConversation(conversation) => self.conversation_loaded(conversation, reply.result, turn),
-            Pending::Append { conversation, asker } => self.appended(conversation, asker, reply.result, turn),
+            Pending::Append { conversation, asker, notification } => {
+                self.appended(conversation, asker, notification, reply.result, turn)
+            }
             Pending::ChangeGroup(plan) => self.group_changed(*plan, reply.result, turn),
             Pending::LoadUser { asker, wishes } => self.user_loaded(*asker, wishes, reply.result, turn),
-            Pending::Refill { key, session, cursor, after } => self.refilled(key, session, cursor, after, reply.result, turn),
+            Pending::Refill(page) => self.refilled(*page, reply.result, turn),
             Pending::SyncRows { key, session, request, cursors } => {
                 self.sync_rows(key, session, request, *cursors, reply.result, turn)
             }
@@ -264,6 +273,7 @@ impl Shard {
 
     fn tick(&mut self, turn: &mut Turn<'_>) {
         self.walk_busy_rooms(turn);
+        self.notify_again(turn);
         let mut due = std::mem::take(&mut self.due);
         self.wheel.sweep(turn.now.mono_ms(), &mut due);
         for key in due.drain(..) {
@@ -382,11 +392,15 @@ impl Shard {
             self.counters.note_ack(received_us, turn.now.mono_us);
         }
         self.say(key, Lane::Reply, push, request, turn);
+        if matches!(push, Push::History { .. } | Push::Conversations { .. } | Push::Unread { .. } | Push::SearchResult { .. }) {
+            self.list_answered(key, turn);
+        }
     }
 
     fn fail_here(&mut self, key: SessionKey, session: SessionId, request: Option<&RequestId>, fault: Fault, turn: &mut Turn<'_>) {
         if self.session(key).is_some_and(|found| found.id == session) {
             self.refuse(key, request, fault, turn);
+            self.list_answered(key, turn);
         }
     }
 
@@ -398,15 +412,11 @@ impl Shard {
 
     /// Puts a frame into a connection's outbox; holds back its requests while more than `outbox_bytes_max` of answers wait.
     pub(super) fn enqueue(&mut self, key: SessionKey, lane: Lane, frame: Frame, turn: &mut Turn<'_>) {
-        let bytes_max = self.settings.outbox_bytes_max;
         let Some(session) = self.session(key).filter(|session| !session.is_closing()) else { return };
         if session.outbox.push(lane, frame, None) {
             turn.effects.dirty.push(key);
         }
-        if !session.reading_held && session.outbox.lane_bytes(Lane::Reply) > bytes_max {
-            session.reading_held = true;
-            turn.effects.reading.push((key, false));
-        }
+        self.hold_reading(key, turn);
     }
 
     /// A session's name: 42 bits of milliseconds, 8 of the shard, 14 of a counter; always ascending here.

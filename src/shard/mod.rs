@@ -11,6 +11,7 @@ mod clock;
 mod connection;
 mod core;
 mod deadlines;
+mod descriptors;
 mod handshake;
 mod listener;
 pub mod ring;
@@ -79,6 +80,8 @@ pub struct DriverSettings {
     pub assembly_timeout_ms: u64,
     /// How long an idle shard looks for work before it sleeps.
     pub spin_us: u64,
+    /// Each shard has its own table of open files, so that the limit counts per shard.
+    pub private_descriptors: bool,
     /// Every message comes back as it is; no authentication.
     pub echo: bool,
 }

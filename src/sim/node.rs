@@ -208,13 +208,13 @@ impl Node {
 
     /// An operator wants something of a shard.
     pub fn operate(&mut self, shard: usize, body: Body) {
-        self.enqueue(shard, Incoming::Event(Event::Operator(Box::new(body))));
+        self.enqueue(shard, Incoming::Event(Box::new(Event::Operator(Box::new(body)))));
     }
 
     /// All shards begin to drain.
     pub fn drain(&mut self, window_ms: u64) {
         for shard in 0..self.seats.len() {
-            self.enqueue(shard, Incoming::Event(Event::Drain { window_ms }));
+            self.enqueue(shard, Incoming::Event(Box::new(Event::Drain { window_ms })));
         }
     }
 
@@ -297,6 +297,11 @@ impl Node {
         self.seats.iter().map(|seat| seat.engine.leftovers()).collect()
     }
 
+    /// Entries of all timing wheels.
+    pub fn timers_waiting(&self) -> usize {
+        self.seats.iter().map(|seat| seat.engine.timers_waiting()).sum()
+    }
+
     /// Sessions that operators see.
     pub fn directory_len(&self) -> usize {
         self.directory.len()
@@ -334,13 +339,13 @@ impl Node {
             Happening::Arrive { from, to } => {
                 let ring = from * self.seats.len() + to;
                 let envelope = self.rings[ring].0.pop_front().expect("as many arrive as were sent");
-                self.enqueue(to, Incoming::Event(Event::Mesh { from: ShardId(from as u16), envelope }));
+                self.enqueue(to, Incoming::Event(Box::new(Event::Mesh { from: ShardId(from as u16), envelope })));
             }
             Happening::Commit => self.commit(),
             Happening::Look { shard, request } => self.look(shard, *request),
             Happening::Answer { shard, reply } => {
                 self.disk.under_way -= 1;
-                self.enqueue(shard, Incoming::Event(Event::Store(*reply)));
+                self.enqueue(shard, Incoming::Event(Box::new(Event::Store(*reply))));
             }
             Happening::Upload(line) => self.uploaded(LineId(line)),
             Happening::Sent(line) => {
@@ -412,7 +417,7 @@ impl Node {
 
     fn take_in(&mut self, shard: usize, incoming: Incoming) {
         match incoming {
-            Incoming::Event(event) => self.step(shard, event),
+            Incoming::Event(event) => self.step(shard, *event),
             Incoming::Open(line) => {
                 let opened = Opened {
                     key: self.lines[line.0].key,

@@ -12,7 +12,7 @@ use super::socket::{LineId, Said};
 #[derive(Debug)]
 pub(super) enum Incoming {
     /// From the mesh, the store or an operator.
-    Event(Event),
+    Event(Box<Event>),
     /// A new connection.
     Open(LineId),
     /// What a client has said.

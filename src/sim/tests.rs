@@ -596,5 +596,142 @@ fn what_was_acked_outlives_a_crash() {
     });
 }
 
+#[test]
+fn confirmations_in_one_list_all_count() {
+    on_all_shards(|mut world| {
+        let (ann, cid) = (world.online("ann", "phone"), world.online("cid", "phone"));
+        let bob = world.auth("bob", "phone", json!({"acks": true}));
+        world.settle();
+        world.send(ann, "a", json!({"to_user_id": "bob", "content": "a"}));
+        world.node.run_ms(5_000);
+        world.send(cid, "c", json!({"to_user_id": "bob", "content": "c"}));
+        world.node.run_ms(4_800);
+        // The first one's repetition cannot be read just now, and then is not needed.
+        world.node.fail_store(0, 1);
+        world.node.run_ms(400);
+        let acks = json!([{"conversation_id": "p:ann:bob", "seq": 1}, {"conversation_id": "p:bob:cid", "seq": 1}]);
+        world.node.say(bob, &json!({"type": "recv_ack", "data": {"acks": acks}}));
+        world.node.run_ms(20_000);
+        assert_eq!(world.contents(bob), ["a", "c"]);
+        world.end();
+    });
+}
+
+#[test]
+fn a_single_sign_on_is_one_user_online() {
+    let one = |plan: &mut Plan| plan.settings.sessions_per_user = 1;
+    on_all_shards_with(one, |mut world| {
+        for _ in 0..3 {
+            world.online("ann", "phone");
+        }
+        let online: u64 = (0..world.node.shards()).map(|shard| world.node.counters(shard).online_users).sum();
+        assert_eq!(online, 1);
+        world.end();
+    });
+}
+
+#[test]
+fn a_busy_connection_keeps_few_timers() {
+    on_all_shards(|mut world| {
+        let ann = world.online("ann", "phone");
+        let bob = world.auth("bob", "phone", json!({"acks": true}));
+        world.settle();
+        for at in 1..=200 {
+            world.send(ann, &at.to_string(), json!({"to_user_id": "bob", "content": "x"}));
+            world.node.run_ms(1_500);
+            world.node.say(bob, &json!({"type": "recv_ack", "data": {"conversation_id": "p:ann:bob", "seq": at}}));
+        }
+        assert!(world.node.timers_waiting() < 60, "{}", world.node.timers_waiting());
+        world.node.run_ms(200_000);
+        assert!(world.node.timers_waiting() < 6, "{}", world.node.timers_waiting());
+        assert!(!world.node.line(bob).is_lost());
+        world.end();
+    });
+}
+
+#[test]
+fn who_is_added_while_connecting_is_in_the_group() {
+    let slow = |plan: &mut Plan| {
+        plan.pace.read_us = 10..=20_000;
+        plan.pace.mesh_us = 1..=20_000;
+    };
+    on_all_shards_with(slow, |mut world| {
+        let ann = world.online("ann", "phone");
+        world.ask(ann, "create_group", json!({"group_id": "g"}));
+        let mut expected = Vec::new();
+        for round in 0..8 {
+            world.node.say(ann, &json!({"type": "invite_to_group", "data": {"group_id": "g", "user_ids": ["bob"]}}));
+            world.node.run_ms(round * 3);
+            let bob = world.auth("bob", "phone", json!({}));
+            if round % 2 == 1 {
+                // Out and in again while it is attaching.
+                world.node.run_ms(round * 4);
+                for kind in ["remove_from_group", "invite_to_group"] {
+                    world.node.say(ann, &json!({"type": kind, "data": {"group_id": "g", "user_ids": ["bob"]}}));
+                }
+            }
+            world.node.run_ms(1_000);
+            world.send(ann, &round.to_string(), json!({"group_id": "g", "content": round.to_string()}));
+            world.node.run_ms(1_000);
+            expected.push(round.to_string());
+            assert_eq!(world.contents(bob).last(), expected.last());
+            world.node.tear(bob);
+            world.node.say(ann, &json!({"type": "remove_from_group", "data": {"group_id": "g", "user_ids": ["bob"]}}));
+            world.node.run_ms(1_000);
+        }
+        world.end();
+    });
+}
+
+#[test]
+fn sync_done_comes_once_and_after_what_it_speaks_of() {
+    let small = |plan: &mut Plan| plan.settings.outbox_bytes_max = 16_000;
+    on_all_shards_with(small, |mut world| {
+        let ann = world.online("ann", "phone");
+        for at in 0..40 {
+            world.send(ann, &at.to_string(), json!({"to_user_id": "bob", "content": at.to_string()}));
+        }
+        world.settle();
+        let bob = world.auth("bob", "phone", json!({}));
+        world.node.set_reading(bob, false);
+        world.settle();
+        for at in 40..140 {
+            world.send(ann, &at.to_string(), json!({"to_user_id": "bob", "content": at.to_string()}));
+        }
+        world.node.run_ms(1_000);
+        world.node.set_reading(bob, true);
+        world.node.run_ms(1_000);
+        let kinds = world.kinds(bob);
+        assert_eq!(world.contents(bob), (0..140).map(|at| at.to_string()).collect::<Vec<_>>());
+        let done: Vec<usize> = (0..kinds.len()).filter(|at| kinds[*at] == "sync_done").collect();
+        assert!(done.len() == 1 && done[0] > 40, "{done:?}");
+        world.end();
+    });
+}
+
+#[test]
+fn counts_of_a_group_survive_leaving_and_coming_back() {
+    let slow = |plan: &mut Plan| plan.pace.mesh_us = 1..=20_000;
+    on_all_shards_with(slow, |mut world| {
+        let ann = world.online("ann", "phone");
+        world.ask(ann, "create_group", json!({"group_id": "g", "members": ["bob"]}));
+        for round in 0..6 {
+            let bobs = [world.online("bob", "a"), world.online("bob", "b")];
+            world.node.say(ann, &json!({"type": "remove_from_group", "data": {"group_id": "g", "user_ids": ["bob"]}}));
+            world.node.run_ms(round);
+            world.node.tear(bobs[0]);
+            world.node.say(ann, &json!({"type": "invite_to_group", "data": {"group_id": "g", "user_ids": ["bob"]}}));
+            world.node.run_ms(1_000);
+            let presence = world.ask(ann, "get_presence", json!({"group_id": "g"}));
+            assert_eq!(presence["data"]["online"], 2, "{presence}");
+            world.node.tear(bobs[1]);
+            world.node.run_ms(500);
+            let presence = world.ask(ann, "get_presence", json!({"group_id": "g"}));
+            assert_eq!(presence["data"]["online"], 1, "{presence}");
+        }
+        world.end();
+    });
+}
+
 /// Seeds per story and number of shards.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 10;

@@ -60,12 +60,11 @@ pub enum Body {
         group: GroupId,
         asker: Asker,
     },
-    /// A session that was attached is gone, or was taken out because its user was `removed`.
+    /// A session that was attached is gone, or was taken out because its user was removed.
     DetachGroup {
         group: GroupId,
         user: UserId,
         shard: ShardId,
-        removed: bool,
     },
     /// Writes a notification into `s:<user>`; its outcome is told to `asker` when there is one.
     Notify {
@@ -260,8 +259,10 @@ pub type SessionList = smallvec::SmallVec<[SessionKey; 2]>;
 /// In which lane something without `seq` waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EphemeralLane {
-    /// Receipts, recalls, group events: after acks, before messages.
+    /// Receipts and group events: after acks, before messages.
     Receipt,
+    /// Recalls: in order with messages, so that a recall never comes before what it recalls.
+    Message,
     /// Typing and presence: last, and the only lane that is ever shed.
     Ephemeral,
 }

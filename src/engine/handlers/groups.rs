@@ -152,7 +152,7 @@ impl Shard {
         let owned = entry.group.as_mut().expect("a group conversation has its group");
         let shards: Vec<ShardId> = owned.shards_online().collect();
         for user in &removed {
-            owned.members.swap_remove(user);
+            owned.end_membership(user);
             owned.remember_former(user);
         }
         if delete {
@@ -222,6 +222,7 @@ impl OwnedGroup {
             members: indexmap::IndexMap::with_hasher(hasher),
             former: Vec::new(),
             online_by_shard: vec![0; shards],
+            leaving: Vec::new(),
         }
     }
 

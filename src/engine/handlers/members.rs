@@ -8,7 +8,7 @@ use crate::types::push::{Ack, GroupEvent, Push};
 use crate::types::record::{Member, Role};
 use crate::types::{ConversationId, ErrorName, GroupId, UserId};
 
-use crate::engine::conversations::OwnedGroup;
+use crate::engine::conversations::{OwnedGroup, Waiting};
 
 impl Shard {
     pub(super) fn join(&mut self, asker: Asker, conversation: ConversationId, turn: &mut Turn<'_>) {
@@ -120,12 +120,17 @@ impl Shard {
     /// An operator changes a role. A group keeps exactly one owner: a new one makes the old one an admin.
     pub(in crate::engine) fn set_role(&mut self, group: GroupId, user: UserId, role: Role, turn: &mut Turn<'_>) {
         let conversation = ConversationId::group(&group);
-        let ready = self.conversations.table.get(&conversation).is_some_and(|entry| {
-            entry.state == crate::engine::conversations::State::Ready && entry.appends == 0 && entry.group.is_some()
-        });
-        if !ready {
-            return;
+        let ready = self.prepare(&conversation, turn);
+        if ready && self.conversations.table.get(&conversation).is_some_and(|entry| entry.appends == 0) {
+            self.set_role_now(&conversation, user, role, turn);
+        } else {
+            self.wait(&conversation, Waiting::SetRole { user, role }, turn);
         }
+    }
+
+    pub(super) fn set_role_now(&mut self, conversation: &ConversationId, user: UserId, role: Role, turn: &mut Turn<'_>) {
+        let conversation = conversation.clone();
+        let group = self.owned(&conversation).id.clone();
         let owned = self.owned(&conversation);
         let Some(mut member) = owned.member(&user).filter(|member| member.role != role && member.role != Role::Owner) else {
             return;

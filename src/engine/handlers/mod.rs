@@ -16,6 +16,7 @@ mod refresh;
 mod send;
 mod typing;
 
+pub(super) use notify::Later;
 pub(super) use presence::Gathers;
 
 use crate::types::command::ConversationRef;
@@ -42,7 +43,11 @@ impl Shard {
         match (session.phase, request.command) {
             (Phase::Closing { .. }, _) => {}
             (Phase::Ready, command) => self.request_ready(key, Request { id: request.id, command }, turn),
-            (_, Command::Ping) => self.ping(key, request.id.as_ref(), turn),
+            (_, Command::Ping) => {
+                if self.admit(key, request.id.as_ref(), turn) {
+                    self.ping(key, request.id.as_ref(), turn);
+                }
+            }
             (Phase::Opening, Command::Auth(auth)) => self.auth(key, auth, request.id, turn),
             (Phase::Opening, _) => self.refuse_early(key, request.id.as_ref(), ErrorName::Unauthenticated.into(), turn),
             (Phase::Authenticating, Command::Auth(_)) => {
@@ -70,6 +75,9 @@ impl Shard {
             let fault = Fault::retry(ErrorName::Draining, "this server is shutting down", 1_000);
             return self.refuse(key, id.as_ref(), fault, turn);
         }
+        if lists(&request.command) {
+            self.owe_list(key, turn);
+        }
         match request.command {
             Command::Auth(_) => self.refuse(key, id.as_ref(), ErrorName::AlreadyAuthenticated.into(), turn),
             Command::Refresh { token } => self.refresh(key, &token, id, turn),
@@ -90,6 +98,10 @@ impl Shard {
             Command::Search { query, conversation, limit, cursor } => {
                 self.search(key, lists::Search { query, conversation, limit, cursor }, id, turn)
             }
+            Command::CreateGroup(_) | Command::JoinGroup(_) if self.has_enough_groups(key) => {
+                let text = format!("one user can be in at most {} groups", self.settings.groups_per_user_max);
+                self.refuse(key, id.as_ref(), Fault::new(ErrorName::BadRequest, text), turn);
+            }
             Command::CreateGroup(group) => self.create_group(key, group, id, turn),
             Command::JoinGroup(ref group)
             | Command::LeaveGroup(ref group)
@@ -99,6 +111,15 @@ impl Shard {
                 self.pass_to_owner(key, conversation, request.command, id, turn);
             }
         }
+    }
+
+    /// A session holds a cursor of each of its user's groups.
+    fn has_enough_groups(&mut self, key: SessionKey) -> bool {
+        let groups_max = self.settings.groups_per_user_max as usize;
+        let Some(session) = self.ready(key) else { return false };
+        groups_max > 0
+            && session.cursors.len() >= groups_max
+            && session.cursors.iter().filter(|cursor| cursor.conversation.is_group()).count() >= groups_max
     }
 
     /// Who asks, for owners elsewhere.
@@ -185,6 +206,11 @@ impl Shard {
         match waiting {
             // Attaching is bounded by the number of sessions.
             Waiting::Ask(asker, _) if entry.waiting.len() >= waiting_max => self.fail(&asker, overloaded(), turn),
+            Waiting::Notify { kind, content, asker } if entry.waiting.len() >= waiting_max => match asker {
+                Some(asker) => self.fail(&asker, overloaded(), turn),
+                None => self.notify_later(conversation.clone(), kind, content, turn),
+            },
+            Waiting::SetRole { .. } if entry.waiting.len() >= waiting_max => {}
             waiting => entry.waiting.push_back(waiting),
         }
     }
@@ -235,14 +261,11 @@ impl Shard {
                     let close = crate::types::CloseCode::Overloaded;
                     self.route(asker.address.shard, Body::Refused { address: asker.address, close }, turn);
                 }
-                Waiting::Notify { asker, .. } => {
-                    if let Some(asker) = asker {
-                        self.fail(&asker, store_fault(fault), turn);
-                    }
-                }
+                Waiting::Notify { asker: Some(asker), .. } => self.fail(&asker, store_fault(fault), turn),
+                Waiting::Notify { kind, content, asker: None } => self.notify_later(conversation.clone(), kind, content, turn),
+                Waiting::SetRole { .. } => {}
             }
         }
-        let _ = conversation;
     }
 
     /// Decides what has waited, in order, until something has to wait again.
@@ -254,7 +277,12 @@ impl Shard {
             }
             let Some(next) = entry.waiting.front() else { return };
             // Members change only between messages, so that everyone agrees on who got which.
-            if entry.appends > 0 && matches!(next, Waiting::Ask(_, command) if changes_members(command)) {
+            let changes = match next {
+                Waiting::Ask(_, command) => changes_members(command),
+                Waiting::SetRole { .. } => true,
+                _ => false,
+            };
+            if entry.appends > 0 && changes {
                 return;
             }
             match entry.waiting.pop_front().expect("just seen") {
@@ -265,6 +293,7 @@ impl Shard {
                     }
                 }
                 Waiting::Notify { kind, content, asker } => self.notify_now(conversation, kind, content, asker, turn),
+                Waiting::SetRole { user, role } => self.set_role_now(conversation, user, role, turn),
             }
         }
     }
@@ -344,6 +373,11 @@ fn writes(command: &Command) -> bool {
             | Command::Delete(_)
             | Command::MarkRead { .. }
     )
+}
+
+/// True for requests whose answers may be large.
+fn lists(command: &Command) -> bool {
+    matches!(command, Command::GetHistory(_) | Command::GetConversations { .. } | Command::GetUnread | Command::Search { .. })
 }
 
 fn changes_members(command: &Command) -> bool {

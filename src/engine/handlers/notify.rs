@@ -6,7 +6,16 @@ use crate::engine::conversations::Waiting;
 use crate::engine::shard::{Shard, Turn};
 use crate::types::envelope::{Asker, Body};
 use crate::types::record::{Message, MessageKind};
-use crate::types::{ConversationId, GroupId, RawJson, Seq, SessionId, UserId};
+use crate::types::{ConversationId, ConversationKind, GroupId, RawJson, Seq, SessionId, UserId};
+
+/// A notification that is tried again.
+#[derive(Debug)]
+pub struct Later {
+    pub at_ms: u64,
+    conversation: ConversationId,
+    kind: CompactString,
+    content: RawJson,
+}
 
 impl Shard {
     /// Writes a notification into `s:<user>`. Runs on that conversation's owner.
@@ -49,6 +58,32 @@ impl Shard {
         self.append_message(message, asker, turn);
     }
 
+    /// Keeps a notification that the store could not take. Full, the oldest is given up and counted.
+    pub(super) fn notify_later(
+        &mut self,
+        conversation: ConversationId,
+        kind: CompactString,
+        content: RawJson,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.later.len() >= LATER_MAX {
+            self.later.pop_front();
+            self.counters.notifications_lost += 1;
+        }
+        self.later.push_back(Later { at_ms: turn.now.mono_ms() + LATER_MS, conversation, kind, content });
+    }
+
+    /// Tries again what is due.
+    pub(in crate::engine) fn notify_again(&mut self, turn: &mut Turn<'_>) {
+        let now_ms = turn.now.mono_ms();
+        while self.later.front().is_some_and(|later| later.at_ms <= now_ms) {
+            let later = self.later.pop_front().expect("just seen");
+            if let ConversationKind::System(user) = later.conversation.kind() {
+                self.notify(user, later.kind, later.content, None, turn);
+            }
+        }
+    }
+
     /// Tells users that they were added to a group.
     pub(super) fn notify_invited(&mut self, users: Vec<UserId>, group: &GroupId, by: &UserId, turn: &mut Turn<'_>) {
         let text = format!(
@@ -64,3 +99,8 @@ impl Shard {
         }
     }
 }
+
+/// Notifications kept for later per shard.
+const LATER_MAX: usize = 10_000;
+/// Milliseconds until the next try.
+const LATER_MS: u64 = 500;

@@ -236,6 +236,12 @@ impl Shard {
                 }
             }
         }
+        // Who has come in the meantime is online, whatever was true when the store was asked.
+        for entry in &mut entries {
+            let last_seen = entry.last_seen;
+            *entry = self.entry_of(&entry.user, None);
+            entry.last_seen = last_seen.filter(|_| !entry.online);
+        }
         self.route(asker.address.shard, Body::PresencePart { address: asker.address, gather, entries }, turn);
     }
 

@@ -68,11 +68,11 @@ impl Shard {
         self.reply(&asker, Push::Ack(Ack::default()), turn);
         let push = Push::Recalled { conversation: conversation.clone(), message_id, seq, by: asker.user.clone() };
         match conversation.kind() {
-            ConversationKind::Group(_) => self.tell_group(&conversation, asker.session, EphemeralLane::Receipt, 0, &push, turn),
+            ConversationKind::Group(_) => self.tell_group(&conversation, asker.session, EphemeralLane::Message, 0, &push, turn),
             ConversationKind::Private(one, other) => {
-                self.tell_user(&one, asker.session, EphemeralLane::Receipt, 0, &push, turn);
+                self.tell_user(&one, asker.session, EphemeralLane::Message, 0, &push, turn);
                 if one != other {
-                    self.tell_user(&other, asker.session, EphemeralLane::Receipt, 0, &push, turn);
+                    self.tell_user(&other, asker.session, EphemeralLane::Message, 0, &push, turn);
                 }
             }
             ConversationKind::System(_) => {}

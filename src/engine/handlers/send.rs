@@ -3,6 +3,8 @@
 //! Never acks what the store has not promised. The store gives the `seq` and knows duplicates, because a repeat may name
 //! another conversation and so reach another owner.
 
+use compact_str::CompactString;
+
 use crate::engine::pending::Pending;
 use crate::engine::refill::{overloaded, store_fault};
 use crate::engine::shard::{Shard, Turn};
@@ -12,7 +14,7 @@ use crate::types::outcome::Fault;
 use crate::types::push::{Ack, Push, SentAck};
 use crate::types::record::{Message, MessageExtra, MessageKind, SharedMessage};
 use crate::types::storage::{Answer, Append, Operation, StoreFault, Write};
-use crate::types::{ConversationId, ErrorName, MessageId, Millis, RequestId, Seq, SessionKey};
+use crate::types::{ConversationId, ErrorName, MessageId, Millis, RawJson, RequestId, Seq, SessionKey};
 
 impl Shard {
     pub(super) fn send(&mut self, key: SessionKey, draft: Box<Draft>, request: Option<RequestId>, turn: &mut Turn<'_>) {
@@ -60,19 +62,25 @@ impl Shard {
 
     /// Gives a message to the store; whoever asked is answered when it has it.
     pub(super) fn append_message(&mut self, message: Message, asker: Option<Box<Asker>>, turn: &mut Turn<'_>) {
+        let conversation = message.conversation.clone();
+        let notification = match &message.kind {
+            MessageKind::Notification(kind) if asker.is_none() => Some(Box::new((kind.clone(), message.content.clone()))),
+            _ => None,
+        };
         if self.store_is_full() {
-            if let Some(asker) = asker {
-                self.fail(&asker, overloaded(), turn);
+            match (asker, notification) {
+                (Some(asker), _) => self.fail(&asker, overloaded(), turn),
+                (None, Some(kept)) => self.notify_later(conversation, kept.0, kept.1, turn),
+                (None, None) => {}
             }
             return;
         }
-        let conversation = message.conversation.clone();
         let entry = self.conversations.table.get_mut(&conversation).expect("a prepared conversation is at hand");
         let head = entry.head_hint();
         entry.appends += 1;
         let dedupe_since = Millis(turn.now.wall.0.saturating_sub(self.settings.dedupe_window_ms));
         let append = Box::new(Append { message, head, dedupe_since });
-        self.store(Operation::Write(Write::Append(append)), Pending::Append { conversation, asker }, turn);
+        self.store(Operation::Write(Write::Append(append)), Pending::Append { conversation, asker, notification }, turn);
     }
 
     /// The store has answered an append.
@@ -80,6 +88,7 @@ impl Shard {
         &mut self,
         conversation: ConversationId,
         asker: Option<Box<Asker>>,
+        notification: Option<Box<(CompactString, RawJson)>>,
         result: Result<Answer, StoreFault>,
         turn: &mut Turn<'_>,
     ) {
@@ -109,11 +118,11 @@ impl Shard {
                 }
             }
             Ok(_) => debug_assert!(false, "an append was asked for"),
-            Err(fault) => {
-                if let Some(asker) = asker {
-                    self.fail(&asker, store_fault(&fault), turn);
-                }
-            }
+            Err(fault) => match (asker, notification) {
+                (Some(asker), _) => self.fail(&asker, store_fault(&fault), turn),
+                (None, Some(kept)) => self.notify_later(conversation.clone(), kept.0, kept.1, turn),
+                (None, None) => {}
+            },
         }
         if waiting {
             self.go_on(&conversation, turn);

@@ -4,7 +4,7 @@
 use super::super::error::{BenchError, BenchResult};
 use super::super::options::FanoutOptions;
 use super::super::plan::{Layout, Pattern};
-use super::super::report::{Report, ratio};
+use super::super::report::{Report, median, ratios};
 use super::super::stage::{Bare, Setup, Stage, Window};
 use super::{doubts, latency_figures, load_figures};
 
@@ -96,13 +96,15 @@ fn ceiling_figures(report: &mut Report, windows: &[Window], ceilings: &[Window],
     }
     let cost = |windows: &[Window]| windows.iter().map(|window| window.cpu_us_per(window.tally.deliveries)).collect::<Vec<f64>>();
     let (own, bare) = (cost(windows), cost(ceilings));
-    let factor = ratio(&own, &bare);
+    let factors = ratios(&own, &bare);
     report.figure("ceiling_cpu_us_per_send", "bare send(2) loop, processor time per send", "µs", bare);
     let rate = ceilings.iter().map(|window| window.per_cpu_second(window.tally.deliveries)).collect();
     report.figure("ceiling_sends_per_cpu_second", "bare send(2) loop, sends per second of its processor time", "1/s", rate);
     let reads = ceilings.iter().map(|window| window.tally.deliveries as f64 / window.tally.reads as f64).collect();
     report.figure("ceiling_frames_per_read", "bare send(2) loop, frames per read of a client", "", reads);
     let ceiling_saturated = doubts(report, ceilings, "bare loop");
+    let factor = median(&factors);
+    report.figure("ceiling_ratio", "server per delivery, in bare sends", "", factors);
     report.at_most("server per delivery, in bare sends", factor, SEND_RATIO_MAX, saturated || ceiling_saturated);
 }
 
