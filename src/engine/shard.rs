@@ -157,6 +157,11 @@ impl Shard {
         self.counters.sessions
     }
 
+    /// Entries of the timing wheel: one per session, and a few that an earlier deadline has overtaken.
+    pub fn timers_waiting(&self) -> usize {
+        self.wheel.len()
+    }
+
     /// Whether this shard holds anything for anybody: for leak checks when all clients are gone.
     pub fn leftovers(&self) -> Leftovers {
         Leftovers {

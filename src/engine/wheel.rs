@@ -61,6 +61,11 @@ impl Wheel {
         self.next_occupied().map(|tick| tick * TICK_MS)
     }
 
+    /// Entries not yet swept.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         self.entries == 0
