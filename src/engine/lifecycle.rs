@@ -235,6 +235,9 @@ impl Shard {
             session.timers.heard = turn.now.mono_ms();
             session.timers.pinged = false;
         }
+        if session.outbox.lane_bytes(Lane::Message) == 0 {
+            session.sync_has_left();
+        }
         self.resume_reading(key, turn);
         let Some(session) = self.session(key) else { return };
         match session.phase {

@@ -169,18 +169,18 @@ impl Shard {
     /// Sends `sync_done` once everything that was behind has been put on its way.
     pub(super) fn sync_progress(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
         let Some(session) = self.ready(key) else { return };
-        let done = session.sync.as_ref().is_some_and(|sync| sync.attaching == 0 && sync.behind == 0);
-        if !done {
-            return;
-        }
-        let sync = session.sync.take().expect("just seen");
-        for request in sync.requests {
-            // Behind the messages it speaks of. It is not shed with them: a client that has it knows what it still lacks by `seq`.
+        let Some(sync) = session.sync.as_mut().filter(|sync| sync.attaching == 0 && sync.behind == 0) else { return };
+        let requests = std::mem::take(&mut sync.requests);
+        for request in &requests {
+            // Behind the messages it speaks of.
             let frame = self.encoder.push(&Push::SyncDone, request.as_ref());
             let Some(session) = self.session(key) else { return };
-            if session.outbox.push(Lane::Message, frame, None) {
+            if session.outbox.push(Lane::Message, frame, Some(LogMark::SYNC_DONE)) {
                 turn.effects.dirty.push(key);
             }
+        }
+        if let Some(sync) = self.session(key).and_then(|session| session.sync.as_mut()) {
+            sync.said.extend(requests);
         }
     }
 

@@ -157,7 +157,7 @@ impl Shard {
         self.counters.sessions
     }
 
-    /// Entries of the timing wheel: one per session, and a few that an earlier deadline has overtaken.
+    /// Entries of the timing wheel: about one per session; those of sessions that are gone run out by themselves.
     pub fn timers_waiting(&self) -> usize {
         self.wheel.len()
     }
