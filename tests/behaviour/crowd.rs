@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::support::crowd::Crowd;
 use crate::support::{Client, PATIENCE, Server, eventually};
@@ -32,8 +33,9 @@ struct Message<'a> {
     seq: Option<u64>,
     #[serde(borrow)]
     sender_id: Option<&'a str>,
+    /// As it is spelt: text for messages, an object for notifications.
     #[serde(borrow)]
-    content: Option<&'a str>,
+    content: Option<&'a RawValue>,
 }
 
 /// A thousand members and a thousand others; three members send a thousand messages among them.
@@ -70,8 +72,8 @@ fn a_large_group_gets_every_message_once_and_in_order() {
             assert_eq!(message.seq, Some(heads[index]), "{}: in order, once, without gaps", logins[index].0);
             let sender =
                 senders.iter().position(|sender| Some(sender.as_str()) == message.sender_id).expect("one of the senders");
-            let expected = counts[index][sender].to_string();
-            assert_eq!(message.content, Some(expected.as_str()), "{}: each sender's order is kept", logins[index].0);
+            let expected = format!("\"{}\"", counts[index][sender]);
+            assert_eq!(message.content.map(RawValue::get), Some(expected.as_str()), "{}: senders' order", logins[index].0);
             counts[index][sender] += 1;
             complete += usize::from(heads[index] == MESSAGES as u64);
             complete == MEMBERS
