@@ -313,7 +313,7 @@ impl Shard {
         session.index = None;
         session.lagging = 0;
         let watches = session.watches.take();
-        let account = session.account.take().expect("checked above");
+        let account = session.account.take().expect("a session without an account has returned above");
         let address = session.address(shard);
         self.leave_rooms(&account.user, cursors, turn);
         self.unwatch_all(address, watches.unwrap_or_default(), turn);

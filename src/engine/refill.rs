@@ -107,7 +107,7 @@ impl Shard {
             at = message.seq;
             let redelivered = message.seq <= repeat_until;
             if message.origin == id {
-                self.session(key).expect("still there").cursor(index).passed(at, acks, false);
+                self.live(key).cursor(index).passed(at, acks, false);
             } else if message.expired(turn.now.wall) {
                 self.skip(key, index, at, at, SkipReason::Expired, turn);
             } else {
@@ -115,7 +115,7 @@ impl Shard {
                 self.counters.redelivered += u64::from(redelivered);
                 let system = matches!(message.kind, MessageKind::Notification(_));
                 let frame = self.encoder.push(&Push::Message { message, redelivered }, None);
-                let session = self.session(key).expect("still there");
+                let session = self.live(key);
                 session.put(index, at, frame, system, ack_timeout_ms, turn);
             }
         }
@@ -157,7 +157,7 @@ impl Shard {
         let conversation = session.cursor(index).conversation.clone();
         let system = conversation.is_system();
         let frame = self.encoder.push(&Push::Skipped { conversation, from, to, reason }, None);
-        let session = self.session(key).expect("just found");
+        let session = self.live(key);
         let mark = LogMark { cursor: index, seq: from };
         let dirty =
             if system { session.outbox.push_system(frame, mark) } else { session.outbox.push(Lane::Message, frame, Some(mark)) };
@@ -337,7 +337,7 @@ impl Shard {
         if let Some(foreign) = foreign {
             return self.refuse_foreign(key, foreign.clone(), request, turn);
         }
-        self.session(key).expect("just found").owe_sync(request);
+        self.live(key).owe_sync(request);
         for row in &state.conversations {
             let named = cursors.get(&row.conversation).copied();
             if named.is_none() && !cursors.is_empty() {
