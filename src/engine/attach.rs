@@ -90,7 +90,7 @@ impl Shard {
         session.owe_sync(None);
         self.counters.ready += 1;
         self.greet(key, opening.request.as_ref(), turn);
-        let account = self.session(key).expect("just found").account();
+        let account = self.live(key).account();
         let (user, device) = (account.user.clone(), account.device.clone());
         if !state.device_known {
             self.register_device(&user, &device, &state.conversations, turn);
@@ -121,7 +121,7 @@ impl Shard {
     }
 
     fn greet(&mut self, key: SessionKey, request: Option<&RequestId>, turn: &mut Turn<'_>) {
-        let session = self.session(key).expect("the session was just found");
+        let session = self.live(key);
         let account = session.account();
         turn.effects.directory.push(DirectoryChange::Enter {
             key,
@@ -139,7 +139,7 @@ impl Shard {
     /// What a client is told when it is let in, or has renewed its token.
     pub(super) fn auth_success(&mut self, key: SessionKey, turn: &Turn<'_>) -> Box<AuthSuccess> {
         let settings = self.settings.clone();
-        let session = self.session(key).expect("the session was just found");
+        let session = self.live(key);
         let account = session.account();
         Box::new(AuthSuccess {
             user: account.user.clone(),
@@ -542,7 +542,7 @@ impl Shard {
     pub(super) fn attach_now(&mut self, group: GroupId, asker: Asker, turn: &mut Turn<'_>) {
         let conversation = ConversationId::group(&group);
         let shards = usize::from(self.shards);
-        let entry = self.conversations.table.get_mut(&conversation).expect("a prepared conversation is at hand");
+        let entry = self.entry(&conversation);
         debug_assert!(entry.state == State::Ready);
         let head = entry.head;
         let owned = entry.group.as_mut().expect("a group conversation has its group");

@@ -83,7 +83,8 @@ impl Cursor {
         self.invariants();
     }
 
-    /// Moves past `seq`, which was `pushed` or (the client's own, or skipped) not. A client that confirms does so for pushed ones only.
+    /// Moves past `seq`, which was `pushed` or (the client's own, or skipped) not. A client that confirms does so for pushed
+    /// ones only.
     pub fn passed(&mut self, seq: Seq, acks: bool, pushed: bool) {
         let settled = !acks || (!pushed && !self.outstanding());
         self.sent = seq;

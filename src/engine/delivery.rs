@@ -222,24 +222,26 @@ impl Shard {
     }
 
     pub(super) fn ephemeral_group(&mut self, group: &GroupId, whisper: Whisper, turn: &mut Turn<'_>) {
+        let bytes_max = self.settings.outbox_bytes_max;
         let Some(room) = self.rooms.find(group).and_then(|index| self.rooms.get_mut(index)) else { return };
         let frame = Frame::shared(whisper.frame.clone());
         for member in &room.members {
             let Some(session) = self.sessions[member.slot as usize].as_deref_mut() else { continue };
-            push_ephemeral(session, &whisper, &frame, turn);
+            push_ephemeral(session, &whisper, &frame, bytes_max, turn);
         }
     }
 
     pub(super) fn ephemeral_sessions(&mut self, sessions: &SessionList, whisper: Whisper, turn: &mut Turn<'_>) {
+        let bytes_max = self.settings.outbox_bytes_max;
         let frame = Frame::shared(whisper.frame.clone());
         for session in sessions {
             let Some(session) = self.ready(*session) else { continue };
-            push_ephemeral(session, &whisper, &frame, turn);
+            push_ephemeral(session, &whisper, &frame, bytes_max, turn);
         }
     }
 }
 
-fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, turn: &mut Turn<'_>) {
+fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, bytes_max: usize, turn: &mut Turn<'_>) {
     if session.id == whisper.except || !session.is_ready() {
         return;
     }
@@ -247,7 +249,9 @@ fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, turn:
         EphemeralLane::Receipt => Lane::Reply,
         EphemeralLane::Ephemeral => Lane::Ephemeral,
         EphemeralLane::Message => {
-            if session.outbox.push(Lane::Message, frame.clone(), None) {
+            if session.outbox.lane_bytes(Lane::Message) <= bytes_max + RECEIPT_BYTES_MAX
+                && session.outbox.push(Lane::Message, frame.clone(), None)
+            {
                 turn.effects.dirty.push(session.key);
             }
             return;

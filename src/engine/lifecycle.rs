@@ -235,6 +235,9 @@ impl Shard {
             session.timers.heard = turn.now.mono_ms();
             session.timers.pinged = false;
         }
+        if session.outbox.lane_bytes(Lane::Message) == 0 {
+            session.sync_has_left();
+        }
         self.resume_reading(key, turn);
         let Some(session) = self.session(key) else { return };
         match session.phase {
@@ -310,7 +313,7 @@ impl Shard {
         session.index = None;
         session.lagging = 0;
         let watches = session.watches.take();
-        let account = session.account.take().expect("checked above");
+        let account = session.account.take().expect("a session without an account has returned above");
         let address = session.address(shard);
         self.leave_rooms(&account.user, cursors, turn);
         self.unwatch_all(address, watches.unwrap_or_default(), turn);

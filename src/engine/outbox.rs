@@ -30,10 +30,17 @@ pub struct LogMark {
     pub seq: Seq,
 }
 
+impl LogMark {
+    /// No log entry, or one whose cursor is gone: nothing can bring it back, so it is never shed.
+    const NONE: LogMark = LogMark { cursor: u32::MAX, seq: Seq::NONE };
+    /// The end of a sync, which follows the log entries it speaks of: shed with them and said again after them.
+    pub const SYNC_DONE: LogMark = LogMark { cursor: u32::MAX - 1, seq: Seq::NONE };
+}
+
 #[derive(Debug)]
 struct Entry {
     frame: Frame,
-    /// Message lane: its log position. Other lanes: `cursor == u32::MAX` and the conflation key in `seq` (0 = none).
+    /// Message lane: its log position. Other lanes: no cursor, and the conflation key in `seq` (0 = none).
     mark: LogMark,
 }
 
@@ -63,7 +70,7 @@ impl Outbox {
     pub fn push(&mut self, lane: Lane, frame: Frame, mark: Option<LogMark>) -> bool {
         let queues = self.queues.get_or_insert_default();
         let len = frame.len();
-        let mark = mark.unwrap_or(LogMark { cursor: u32::MAX, seq: Seq::NONE });
+        let mark = mark.unwrap_or(LogMark::NONE);
         queues.lanes[lane as usize].push_back(Entry { frame, mark });
         queues.bytes[lane as usize] += len;
         queues.become_dirty()
@@ -126,8 +133,9 @@ impl Outbox {
         queues.become_dirty()
     }
 
-    /// Puts a frame whose older version, waiting under the same `key` in the same lane, it replaces. The ephemeral lane keeps at most
-    /// [`EPHEMERAL_FRAMES_MAX`] frames and sheds its oldest; the reply lane keeps its order and is bounded by its keys.
+    /// Puts a frame whose older version, waiting under the same `key` in the same lane, it replaces. The ephemeral lane keeps
+    /// at most [`EPHEMERAL_FRAMES_MAX`] frames and sheds its oldest; the reply lane keeps its order and is bounded by its
+    /// keys.
     pub fn push_keyed(&mut self, lane: Lane, key: u64, frame: Frame) -> bool {
         debug_assert!(lane != Lane::Message);
         let queues = self.queues.get_or_insert_default();
@@ -141,7 +149,7 @@ impl Outbox {
             queues.bytes[lane as usize] -= entry.frame.len();
         }
         queues.bytes[lane as usize] += frame.len();
-        entries.push_back(Entry { frame, mark: LogMark { cursor: u32::MAX, seq: Seq(key) } });
+        entries.push_back(Entry { frame, mark: LogMark { seq: Seq(key), ..LogMark::NONE } });
         queues.become_dirty()
     }
 
@@ -156,7 +164,7 @@ impl Outbox {
         self.push(Lane::Ephemeral, frame, None)
     }
 
-    /// Drops the log entries that are not in flight, telling each one's mark, oldest first. What no cursor would read again stays.
+    /// Drops what is not in flight and can be read again, telling each one's mark, oldest first.
     pub fn shed_messages(&mut self, mut tell: impl FnMut(LogMark)) {
         let Some(queues) = self.queues.as_deref_mut() else { return };
         let lane = Lane::Message as usize;
@@ -166,7 +174,7 @@ impl Outbox {
         let mut at = 0;
         queues.lanes[lane].retain(|entry| {
             at += 1;
-            let stays = at <= flight || entry.mark.cursor == u32::MAX;
+            let stays = at <= flight || entry.mark.cursor == LogMark::NONE.cursor;
             if !stays {
                 *bytes -= entry.frame.len();
                 tell(entry.mark);
@@ -184,7 +192,7 @@ impl Outbox {
         let Some(queues) = self.queues.as_deref_mut() else { return };
         for entry in &mut queues.lanes[Lane::Message as usize] {
             if entry.mark.cursor == cursor {
-                entry.mark.cursor = u32::MAX;
+                entry.mark = LogMark::NONE;
             }
         }
     }
@@ -301,15 +309,15 @@ mod tests {
         outbox.push(Lane::Message, frame(1), mark(0, 1));
         outbox.push(Lane::Message, frame(2), mark(1, 1));
         outbox.push_system(frame(3), LogMark { cursor: 2, seq: Seq(1) });
-        outbox.push(Lane::Message, frame(4), None);
+        outbox.push(Lane::Message, frame(4), Some(LogMark::SYNC_DONE));
         outbox.forget_cursor(0);
         outbox.forget_cursor(2);
         let mut shed = Vec::new();
         outbox.shed_messages(|mark| shed.push(mark));
-        assert_eq!(shed, [LogMark { cursor: 1, seq: Seq(1) }]);
+        assert_eq!(shed, [LogMark { cursor: 1, seq: Seq(1) }, LogMark::SYNC_DONE]);
         outbox.push_system(frame(5), LogMark { cursor: 2, seq: Seq(2) });
-        assert_eq!(outbox.lane_bytes(Lane::Message), 16);
-        assert_eq!(taken(&mut outbox), [3, 5, 1, 4]);
+        assert_eq!(outbox.lane_bytes(Lane::Message), 12);
+        assert_eq!(taken(&mut outbox), [3, 5, 1]);
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Shard {
             at = message.seq;
             let redelivered = message.seq <= repeat_until;
             if message.origin == id {
-                self.session(key).expect("still there").cursor(index).passed(at, acks, false);
+                self.live(key).cursor(index).passed(at, acks, false);
             } else if message.expired(turn.now.wall) {
                 self.skip(key, index, at, at, SkipReason::Expired, turn);
             } else {
@@ -115,7 +115,7 @@ impl Shard {
                 self.counters.redelivered += u64::from(redelivered);
                 let system = matches!(message.kind, MessageKind::Notification(_));
                 let frame = self.encoder.push(&Push::Message { message, redelivered }, None);
-                let session = self.session(key).expect("still there");
+                let session = self.live(key);
                 session.put(index, at, frame, system, ack_timeout_ms, turn);
             }
         }
@@ -157,7 +157,7 @@ impl Shard {
         let conversation = session.cursor(index).conversation.clone();
         let system = conversation.is_system();
         let frame = self.encoder.push(&Push::Skipped { conversation, from, to, reason }, None);
-        let session = self.session(key).expect("just found");
+        let session = self.live(key);
         let mark = LogMark { cursor: index, seq: from };
         let dirty =
             if system { session.outbox.push_system(frame, mark) } else { session.outbox.push(Lane::Message, frame, Some(mark)) };
@@ -169,18 +169,18 @@ impl Shard {
     /// Sends `sync_done` once everything that was behind has been put on its way.
     pub(super) fn sync_progress(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
         let Some(session) = self.ready(key) else { return };
-        let done = session.sync.as_ref().is_some_and(|sync| sync.attaching == 0 && sync.behind == 0);
-        if !done {
-            return;
-        }
-        let sync = session.sync.take().expect("just seen");
-        for request in sync.requests {
-            // Behind the messages it speaks of. It is not shed with them: a client that has it knows what it still lacks by `seq`.
+        let Some(sync) = session.sync.as_mut().filter(|sync| sync.attaching == 0 && sync.behind == 0) else { return };
+        let requests = std::mem::take(&mut sync.requests);
+        for request in &requests {
+            // Behind the messages it speaks of.
             let frame = self.encoder.push(&Push::SyncDone, request.as_ref());
             let Some(session) = self.session(key) else { return };
-            if session.outbox.push(Lane::Message, frame, None) {
+            if session.outbox.push(Lane::Message, frame, Some(LogMark::SYNC_DONE)) {
                 turn.effects.dirty.push(key);
             }
+        }
+        if let Some(sync) = self.session(key).and_then(|session| session.sync.as_mut()) {
+            sync.said.extend(requests);
         }
     }
 
@@ -337,7 +337,7 @@ impl Shard {
         if let Some(foreign) = foreign {
             return self.refuse_foreign(key, foreign.clone(), request, turn);
         }
-        self.session(key).expect("just found").owe_sync(request);
+        self.live(key).owe_sync(request);
         for row in &state.conversations {
             let named = cursors.get(&row.conversation).copied();
             if named.is_none() && !cursors.is_empty() {

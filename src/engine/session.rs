@@ -12,7 +12,7 @@ use crate::types::{ConversationId, DeviceId, Millis, Request, Seq, SessionAddres
 
 use super::Hasher;
 use super::cursor::{Cursor, CursorState};
-use super::outbox::{Lane, Outbox};
+use super::outbox::{LogMark, Outbox};
 use super::rate::Bucket;
 
 /// One connection. Small while idle: what only some phases need is behind a pointer.
@@ -128,14 +128,14 @@ pub struct Sync {
     pub attaching: u32,
     /// Cursors that were behind when the sync began and still are.
     pub behind: u32,
+    /// Those whose `sync_done` may still wait in the outbox, in order.
+    pub said: SmallVec<[Option<crate::types::RequestId>; 1]>,
 }
 
 impl Session {
     /// Whether its requests should be held back: too much of what it asked for waits already, or is still to come.
     pub fn has_enough(&self, bytes_max: usize) -> bool {
-        self.outbox.answer_bytes() > bytes_max
-            || self.outbox.lane_bytes(Lane::Message) > 2 * bytes_max + MARKERS_BYTES_MAX
-            || self.lists_owed >= LISTS_OWED_MAX
+        self.outbox.answer_bytes() > bytes_max || self.lists_owed >= LISTS_OWED_MAX
     }
 
     /// True while requests are taken.
@@ -177,8 +177,9 @@ impl Session {
 
     /// A `sync_done` is owed once all that is behind now has been put on its way.
     pub fn owe_sync(&mut self, request: Option<crate::types::RequestId>) {
-        let mut sync = Sync { requests: self.sync.take().map(|sync| sync.requests).unwrap_or_default(), ..Sync::default() };
-        if sync.requests.len() < SYNCS_OWED_MAX {
+        let mut sync = self.sync.take().unwrap_or_default();
+        (sync.attaching, sync.behind) = (0, 0);
+        if sync.requests.len() + sync.said.len() < SYNCS_OWED_MAX {
             sync.requests.push(request);
         }
         for cursor in &mut self.cursors {
@@ -186,7 +187,7 @@ impl Session {
             sync.attaching += u32::from(cursor.state == CursorState::Attaching);
             sync.behind += u32::from(cursor.counted);
         }
-        self.sync = Some(Box::new(sync));
+        self.sync = Some(sync);
     }
 
     /// Adds a cursor, in a free place when there is one.
@@ -240,16 +241,42 @@ impl Session {
         self.cursors[index as usize].lag(sent, head);
     }
 
-    /// Drops the log entries that wait (not those in flight) and moves their cursors back before them.
+    /// Drops the log entries that wait (not those in flight) and moves their cursors back before them. A `sync_done` among them
+    /// is owed again.
     pub fn shed(&mut self) {
         let mut dropped: SmallVec<[(u32, Seq); 8]> = SmallVec::new();
+        let mut unsaid = 0;
         self.outbox.shed_messages(|mark| {
-            if !dropped.iter().any(|(cursor, _)| *cursor == mark.cursor) {
+            if mark == LogMark::SYNC_DONE {
+                unsaid += 1;
+            } else if !dropped.iter().any(|(cursor, _)| *cursor == mark.cursor) {
                 dropped.push((mark.cursor, mark.seq));
             }
         });
         for (index, first) in dropped {
             self.lag(index, first.previous(), Seq::NONE);
+            if unsaid > 0
+                && let Some(sync) = self.sync.as_mut()
+                && !std::mem::replace(&mut self.cursors[index as usize].counted, true)
+            {
+                sync.behind += 1;
+            }
+        }
+        if unsaid > 0
+            && let Some(sync) = self.sync.as_mut()
+        {
+            let again = sync.said.len() - unsaid;
+            sync.requests.insert_many(0, sync.said.drain(again..));
+        }
+    }
+
+    /// Everything in the outbox's message lane has left.
+    pub fn sync_has_left(&mut self) {
+        if let Some(sync) = self.sync.as_mut() {
+            sync.said.clear();
+            if sync.requests.is_empty() {
+                self.sync = None;
+            }
         }
     }
 
@@ -279,5 +306,3 @@ const SYNCS_OWED_MAX: usize = 16;
 const CURSORS_SEARCHED_MAX: usize = 16;
 /// Lists under way for one connection before its next requests wait in the socket.
 const LISTS_OWED_MAX: u16 = 4;
-/// Ends of syncs and recalls, which are never shed, beside the log entries that are.
-const MARKERS_BYTES_MAX: usize = 64 << 10;

@@ -12,7 +12,7 @@ use crate::types::push::Push;
 use crate::types::storage::{Operation, StoreFault, StoreReply, StoreRequest, Ticket};
 use crate::types::{ConversationId, Encode, Frame, Now, RequestId, SessionId, SessionKey, ShardId, UserId};
 
-use super::conversations::Conversations;
+use super::conversations::{Conversation, Conversations};
 use super::outbox::{Lane, Outbox};
 use super::pending::{Pending, PendingTable};
 use super::room::Rooms;
@@ -157,7 +157,7 @@ impl Shard {
         self.counters.sessions
     }
 
-    /// Entries of the timing wheel: one per session, and a few that an earlier deadline has overtaken.
+    /// Entries of the timing wheel: about one per session; those of sessions that are gone run out by themselves.
     pub fn timers_waiting(&self) -> usize {
         self.wheel.len()
     }
@@ -292,6 +292,16 @@ impl Shard {
 impl Shard {
     pub(super) fn session(&mut self, key: SessionKey) -> Option<&mut Session> {
         self.sessions.get_mut(key.slot as usize)?.as_deref_mut().filter(|session| session.key == key)
+    }
+
+    /// A session that the caller has found before, in the handling of the same event.
+    pub(super) fn live(&mut self, key: SessionKey) -> &mut Session {
+        self.session(key).expect("a session stays until its `Gone` is handled")
+    }
+
+    /// A conversation that was prepared in the handling of the same event, or has something under way.
+    pub(super) fn entry(&mut self, conversation: &ConversationId) -> &mut Conversation {
+        self.conversations.table.get_mut(conversation).expect("a conversation in use is not forgotten")
     }
 
     /// A session that can be talked to.

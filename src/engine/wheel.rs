@@ -32,6 +32,11 @@ impl Wheel {
         tick * TICK_MS
     }
 
+    /// Entries that wait.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
     /// Moves the entries that are due at `now_ms` into `due`.
     pub fn sweep(&mut self, now_ms: u64, due: &mut Vec<SessionKey>) {
         let last = now_ms / TICK_MS;
@@ -59,16 +64,6 @@ impl Wheel {
     /// Milliseconds of the earliest entry.
     pub fn next_ms(&self) -> Option<u64> {
         self.next_occupied().map(|tick| tick * TICK_MS)
-    }
-
-    /// Entries not yet swept.
-    pub fn len(&self) -> usize {
-        self.entries
-    }
-
-    #[cfg(test)]
-    fn is_empty(&self) -> bool {
-        self.entries == 0
     }
 
     fn next_occupied(&self) -> Option<u64> {
@@ -124,7 +119,7 @@ mod tests {
             wheel.sweep(now, &mut due);
             settle(&mut wheel, &mut expected, due, now);
         }
-        while !wheel.is_empty() {
+        while wheel.len() > 0 {
             let next = wheel.next_ms().unwrap();
             assert!(next + TICK_MS > now || next >= now);
             now = next.max(now);

@@ -3,6 +3,7 @@
 //! What is committed survives a crash of the node; what only waits does not. Never decides anything about messages: the
 //! store in memory does.
 
+use super::ledger::Ledger;
 use crate::store::{Backend, MemoryBackend, Outcome};
 use crate::types::storage::{Operation, Read, StoreFault, StoreRequest, Ticket, Write};
 
@@ -23,6 +24,8 @@ pub(super) struct Disk {
     pub requests_max: usize,
     /// Requests not yet answered.
     pub under_way: usize,
+    /// Who was a member when, as committed.
+    pub ledger: Ledger,
     /// When the last answer to a write arrives at each shard: later ones do not overtake it.
     pub answered_us: Vec<u64>,
 }
@@ -40,6 +43,7 @@ impl Disk {
             reads_to_fail: 0,
             requests_max: usize::MAX,
             under_way: 0,
+            ledger: Ledger::default(),
             answered_us: vec![0; shards],
         }
     }
@@ -63,7 +67,11 @@ impl Disk {
             self.commits_to_fail -= 1;
             self.outcomes.extend(self.writes.drain(..).map(|_| Err(injected())));
         } else {
-            self.backend.commit(&mut self.writes, &mut self.outcomes);
+            // One by one, so that the ledger sees the log's end at each change of members.
+            for write in self.writes.drain(..) {
+                self.ledger.note(&write, &mut self.backend);
+                self.backend.commit(&mut vec![write], &mut self.outcomes);
+            }
         }
         let askers = self.askers.drain(..);
         askers.zip(self.outcomes.drain(..)).map(|((shard, ticket), outcome)| (shard, ticket, outcome)).collect()

@@ -5,6 +5,7 @@
 
 mod agenda;
 mod disk;
+mod ledger;
 pub mod node;
 mod seat;
 mod socket;

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::agenda::{Agenda, Happening};
 use super::disk::Disk;
+use super::ledger::Ledger;
 use super::seat::{Incoming, Seat};
 use super::socket::{Heard, Line, LineId, Said, Server, parse};
 use crate::auth::{AuthRules, NewToken, Verifier, issue};
@@ -305,6 +306,18 @@ impl Node {
     /// Sessions that operators see.
     pub fn directory_len(&self) -> usize {
         self.directory.len()
+    }
+
+    /// Who was a member when.
+    pub fn ledger(&self) -> &Ledger {
+        &self.disk.ledger
+    }
+
+    /// Bytes that wait for a client in its session.
+    pub fn outbox_bytes(&mut self, line: LineId) -> usize {
+        let found = &self.lines[line.0];
+        let (shard, key) = (found.shard, found.key);
+        if found.server != Server::Open { 0 } else { self.seats[shard].engine.outbox(key).map_or(0, |outbox| outbox.bytes()) }
     }
 
     /// What the disk holds.

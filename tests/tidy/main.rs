@@ -30,7 +30,7 @@ const LAYERS: &[(&str, u8)] = &[
 ];
 
 /// Imports within one layer that are part of the design.
-const SIDEWAYS: &[(&str, &str)] = &[("engine", "auth")];
+const SIDEWAYS: &[(&str, &str)] = &[("engine", "auth"), ("metrics", "types")];
 
 /// Crates that may be named only below the given paths.
 const CONFINED: &[(&str, &[&str])] =
