@@ -4,7 +4,7 @@
 //! effects, *flush* what waits to leave, *rest* until there is more. Collecting and flushing are one system call.
 //!
 //! Never decides anything a client can see; the engine does. glommio is used in this folder only, `unsafe` only in `ring` and
-//! `descriptors`. Everything here but [`start`] and [`listen`] lives on the shard's own thread.
+//! `descriptors`. Everything here but [`mod@start`] and [`listen`] lives on the shard's own thread.
 
 mod admission;
 mod clock;
