@@ -94,7 +94,7 @@ impl Shard {
         let Some(session) = self.session(key) else { return true };
         let (id, acks) = (session.id, session.acks());
         let cursor = session.cursor(index);
-        let repeat_until = cursor.repeat_until;
+        let (repeat_until, own_until) = (cursor.repeat_until, cursor.own_until);
         let missing = if range.first_kept > cursor.sent.next() { SkipReason::Retention } else { SkipReason::Deleted };
         let mut at = cursor.sent;
         for message in range.messages {
@@ -106,7 +106,7 @@ impl Shard {
             }
             at = message.seq;
             let redelivered = message.seq <= repeat_until;
-            if message.origin == id {
+            if message.origin == id && at > own_until {
                 self.live(key).cursor(index).passed(at, acks, false);
             } else if message.expired(turn.now.wall) {
                 self.skip(key, index, at, at, SkipReason::Expired, turn);
@@ -343,11 +343,35 @@ impl Shard {
             if named.is_none() && !cursors.is_empty() {
                 continue;
             }
-            let from = named.or(row.delivered_device).unwrap_or(row.start_seq).max(row.start_seq).min(row.head);
+            let from = match named {
+                Some(named) => named,
+                // What has been confirmed since the state was last written counts.
+                None => row.delivered_device.max(self.delivered_here(key, &row.conversation)).unwrap_or(row.start_seq),
+            };
+            let from = from.max(row.start_seq).min(row.head);
             self.sync_one(key, &row.conversation, from, row.head, turn);
+            if named.is_some() {
+                self.include_own(key, &row.conversation);
+            }
         }
         self.refill(key, turn);
         self.sync_progress(key, turn);
+    }
+
+    fn delivered_here(&mut self, key: SessionKey, conversation: &ConversationId) -> Option<Seq> {
+        let session = self.session(key)?;
+        let index = session.cursor_of(conversation)?;
+        (session.cursor(index).state != CursorState::Attaching).then(|| session.delivered(index))
+    }
+
+    /// A client that names what it has lacks its own messages after that as well.
+    fn include_own(&mut self, key: SessionKey, conversation: &ConversationId) {
+        let Some(session) = self.session(key) else { return };
+        let Some(index) = session.cursor_of(conversation) else { return };
+        let cursor = session.cursor(index);
+        if cursor.state == CursorState::Lagging {
+            cursor.own_until = cursor.head;
+        }
     }
 
     fn sync_one(&mut self, key: SessionKey, conversation: &ConversationId, from: Seq, head: Seq, turn: &mut Turn<'_>) {
