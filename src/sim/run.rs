@@ -137,7 +137,8 @@ impl Run {
                 devices.push(Device::new(user.clone(), (*name).to_owned(), random.bool(), random.u8(..3) > 0));
             }
         }
-        let groups = (0..3).map(|group| GroupId::new(&format!("g{group}")).expect("a good id")).collect();
+        let groups =
+            (0..3).map(|group| GroupId::new(&format!("g{group}")).expect("a letter and a digit are an identifier")).collect();
         Run { node: Node::new(plan), random, devices, users, groups }
     }
 
