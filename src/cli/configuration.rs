@@ -48,7 +48,7 @@ fn report(config: &Config) -> String {
         } else if sum.total_bytes() > machine {
             out.push_str(
                 "\nThe last sum is a bound, not a forecast: it counts a largest message in every place.\n\
-                 To bring it down, lower limits.outbox_bytes, limits.message_bytes, limits.connections or presence.watches_max.\n",
+                 To bring it down, lower limits.outbox_bytes, limits.message_bytes or limits.connections.\n",
             );
         }
     }
