@@ -397,6 +397,7 @@ impl Shard {
         if sent > cursor.began {
             cursor.repeat_until = cursor.repeat_until.max(sent);
         }
+        cursor.began = cursor.began.min(from);
         let repeat_until = cursor.repeat_until;
         session.outbox.forget_cursor(index);
         session.lag(index, from, known);

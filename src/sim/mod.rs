@@ -7,6 +7,10 @@ mod agenda;
 mod disk;
 mod ledger;
 pub mod node;
+mod oracle;
+mod people;
+pub mod run;
+mod script;
 mod seat;
 mod socket;
 

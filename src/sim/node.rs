@@ -4,9 +4,11 @@
 //! Never decides what the engine decides. All chance comes from the plan's seed, so the same plan and the same calls give the
 //! same run.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -93,7 +95,12 @@ pub struct Node {
     /// Happenings in the present microsecond.
     in_this_moment: u32,
     restarts: u64,
+    /// What clients said and heard, when somebody wants to know.
+    trace: Option<Trace>,
 }
+
+/// Lines of what has happened, which outlive the node.
+pub type Trace = Rc<RefCell<Vec<String>>>;
 
 /// What happens from outside.
 impl Node {
@@ -115,6 +122,7 @@ impl Node {
             directory: BTreeMap::new(),
             in_this_moment: 0,
             restarts: 0,
+            trace: None,
             plan,
         };
         node.start();
@@ -131,6 +139,18 @@ impl Node {
         }
         let pairs = usize::from(self.plan.shards).pow(2);
         self.rings = (0..pairs).map(|_| (VecDeque::new(), 0)).collect();
+    }
+
+    /// Writes down from now on what clients say and hear.
+    pub fn trace(&mut self, trace: Trace) {
+        self.trace = Some(trace);
+    }
+
+    /// Adds a line to the trace.
+    pub fn remark(&mut self, text: impl FnOnce() -> String) {
+        if let Some(trace) = &self.trace {
+            trace.borrow_mut().push(format!("{:>9}.{:03} {}", self.now_us / 1_000, self.now_us % 1_000, text()));
+        }
     }
 
     /// A client connects to a shard.
@@ -636,6 +656,7 @@ impl Node {
         if !self.lines[line.0].present {
             return;
         }
+        self.remark(|| format!("line {} says {said}", line.0));
         let delay_us = self.draw(|pace| &pace.socket_us);
         let found = &mut self.lines[line.0];
         found.upward.push_back(said);
@@ -693,6 +714,8 @@ impl Node {
             let Some(frame) = found.downward.pop_front() else { break };
             found.downward_bytes -= frame.len();
             let heard = parse(frame.bytes());
+            self.remark(|| format!("line {} hears {heard}", line.0));
+            let found = &mut self.lines[line.0];
             found.heard.push(heard.clone());
             if !found.answers {
                 continue;

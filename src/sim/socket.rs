@@ -4,6 +4,7 @@
 //! Never loses or reorders a byte of a connection that lives. Parses the server's frames; they must be well formed.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use serde_json::Value;
 
@@ -22,6 +23,25 @@ pub enum Heard {
     Close(u16, String),
     /// The connection has ended.
     Lost,
+}
+
+impl fmt::Display for Heard {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Heard::Push(push) => write!(out, "{push}"),
+            other => write!(out, "{other:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Said::Text(text) if text.windows(9).any(|part| part == b"\"token\":\"") => write!(out, "auth"),
+            Said::Text(text) => write!(out, "{}", String::from_utf8_lossy(text)),
+            other => write!(out, "{other:?}"),
+        }
+    }
 }
 
 /// What a client says.

@@ -733,5 +733,45 @@ fn counts_of_a_group_survive_leaving_and_coming_back() {
     });
 }
 
+#[test]
+fn a_sync_on_the_heels_of_another_marks_its_repeats() {
+    on_all_shards(|mut world| {
+        let (ann, bob) = (world.online("ann", "phone"), world.online("bob", "phone"));
+        world.send(ann, "a", json!({"to_user_id": "bob", "content": "a"}));
+        world.settle();
+        world.node.close(bob);
+        world.settle();
+        let bob = world.online("bob", "phone");
+        for id in ["one", "two"] {
+            world.node.say(bob, &json!({"type": "sync", "message_id": id, "data": {"cursors": {"p:ann:bob": 0}}}));
+        }
+        world.settle();
+        let contents = world.contents(bob);
+        assert!(contents == ["a", "a!"] || contents == ["a"], "{contents:?}");
+        assert_eq!(world.of_kind(bob, "sync_done").len(), 3);
+        world.end();
+    });
+}
+
+#[test]
+fn a_group_made_again_goes_on_behind_its_old_log() {
+    let forgetful = |plan: &mut Plan| plan.settings.conversations_cached_max = 0;
+    on_all_shards_with(forgetful, |mut world| {
+        let ann = world.online("ann", "phone");
+        world.ask(ann, "create_group", json!({"group_id": "g"}));
+        world.ask(ann, "send_message", json!({"group_id": "g", "content": "old"}));
+        world.ask(ann, "leave_group", json!({"group_id": "g"}));
+        for at in 0..20 {
+            world.ask(ann, "send_message", json!({"to_user_id": format!("u{at}"), "content": "else"}));
+        }
+        let eve = world.online("eve", "phone");
+        world.ask(eve, "create_group", json!({"group_id": "g"}));
+        assert_eq!(world.ask(eve, "send_message", json!({"group_id": "g", "content": "new"}))["data"]["seq"], 2);
+        let page = world.ask(eve, "get_history", json!({"group_id": "g"}));
+        assert_eq!(page["data"]["messages"].as_array().unwrap().len(), 1);
+        world.end();
+    });
+}
+
 /// Seeds per story and number of shards.
 const SEEDS: u64 = 10;

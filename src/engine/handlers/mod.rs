@@ -229,11 +229,17 @@ impl Shard {
             Ok(Answer::Group(state)) => {
                 let ConversationKind::Group(id) = conversation.kind() else { return };
                 let mut owned = OwnedGroup::absent(id, hasher, shards);
+                let exists = state.is_some();
                 if let Some(state) = state {
                     entry.head = state.head;
                     owned.load(*state);
                 }
                 entry.group = Some(Box::new(owned));
+                if !exists {
+                    // A group that was deleted has left its log: the next of that name goes on behind it.
+                    let read = Read::Head { conversation: conversation.clone() };
+                    return self.store(Operation::Read(read), Pending::LoadConversation(conversation), turn);
+                }
             }
             Ok(_) => return debug_assert!(false, "a head or a group was asked for"),
             Err(fault) => {

@@ -1,0 +1,140 @@
+//! Owns what must be true at the end of a run, judged from outside: from what is on the disk, what clients were told, and who
+//! was a member when. Never asks the engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::node::Node;
+use super::people::Device;
+use crate::types::record::SharedMessage;
+use crate::types::storage::{Answer, RangeQuery, Read};
+use crate::types::{ConversationId, ConversationKind, GroupId, MessageKind, UserId};
+
+/// Judges a run whose devices are all connected, healthy and have been told everything.
+pub(super) fn judge(node: &mut Node, devices: &[Device], groups: &[GroupId]) {
+    let logs = logs(node, devices, groups);
+    for (conversation, log) in &logs {
+        judge_log(conversation, log);
+    }
+    for device in devices {
+        judge_acks(device, &logs);
+        judge_heard(node, device, &logs);
+        judge_complete(node, device, &logs);
+    }
+}
+
+type Logs = BTreeMap<String, Vec<SharedMessage>>;
+
+fn logs(node: &mut Node, devices: &[Device], groups: &[GroupId]) -> Logs {
+    let users: BTreeSet<UserId> = devices.iter().map(|device| user(&device.user)).collect();
+    let mut conversations: BTreeSet<ConversationId> = groups.iter().map(ConversationId::group).collect();
+    conversations.extend(users.iter().map(ConversationId::system));
+    for one in &users {
+        conversations.extend(users.iter().map(|other| ConversationId::private(one, other)));
+    }
+    conversations.into_iter().map(|conversation| (conversation.to_string(), log(node, conversation, None))).collect()
+}
+
+/// A log as `viewer` sees it.
+fn log(node: &mut Node, conversation: ConversationId, viewer: Option<UserId>) -> Vec<SharedMessage> {
+    let query = RangeQuery {
+        conversation,
+        viewer,
+        after: None,
+        before: None,
+        since: None,
+        until: None,
+        newest: false,
+        limit: u32::MAX,
+        bytes_max: usize::MAX,
+    };
+    match node.inspect(&Read::Range(query)) {
+        Ok(Answer::Range(page)) => page.messages,
+        other => panic!("a log is always there: {other:?}"),
+    }
+}
+
+/// `seq` without gaps, every client id once.
+fn judge_log(conversation: &str, log: &[SharedMessage]) {
+    let mut ids = BTreeSet::new();
+    for (at, message) in log.iter().enumerate() {
+        assert_eq!(message.seq.0, at as u64 + 1, "{conversation} has a gap");
+        if let Some(id) = &message.client_id {
+            assert!(ids.insert(id.as_str().to_owned()), "{conversation} has {id} twice");
+        }
+    }
+}
+
+/// What was acknowledged is in the log, as it was written.
+fn judge_acks(device: &Device, logs: &Logs) {
+    for draft in &device.drafts {
+        let Some((message_id, conversation, seq)) = &draft.ack else { continue };
+        let message = logs[conversation].get(*seq as usize - 1);
+        let Some(message) = message else { panic!("{}: {} was acked and is not in the log", device.name(), draft.id) };
+        assert_eq!(message.id.to_string(), *message_id, "{}: {}", device.name(), draft.id);
+        assert_eq!(message.client_id.as_ref().map(|id| id.as_str()), Some(draft.id.as_str()));
+    }
+}
+
+/// What was heard is what the log says, and was for this user.
+fn judge_heard(node: &Node, device: &Device, logs: &Logs) {
+    for entry in &device.entries {
+        let name = device.name();
+        let Some(message) = logs.get(&entry.conversation).and_then(|log| log.get(entry.seq as usize - 1)) else {
+            panic!("{name} heard of {} {}, which is in no log", entry.conversation, entry.seq);
+        };
+        assert_eq!(message.id.to_string(), entry.message_id, "{name}: {} {}", entry.conversation, entry.seq);
+        if let (MessageKind::Chat(_), Some(id), false) = (&message.kind, &message.client_id, entry.recalled) {
+            assert_eq!(entry.content, id.as_str(), "{name}: {} {}", entry.conversation, entry.seq);
+        }
+        let entitled = entitled(node, &device.user, &message.conversation, entry.seq);
+        assert!(entitled, "{name} heard of {} {}, which is none of theirs", entry.conversation, entry.seq);
+    }
+    for (conversation, from, to, reason) in &device.skipped {
+        let log = &logs[conversation];
+        for seq in *from..=*to {
+            let message = log.get(seq as usize - 1);
+            let reasonable = match reason.as_str() {
+                "expired" => message.is_some_and(|message| message.loss_time_ms().is_some()),
+                "deleted" => true,
+                "not_a_member" => conversation.starts_with("g:"),
+                _ => false,
+            };
+            assert!(reasonable, "{}: {conversation} {seq} was skipped as {reason}", device.name());
+        }
+    }
+}
+
+/// Everything that is for this device has reached it, save what its user has hidden and what may be dropped by now.
+fn judge_complete(node: &mut Node, device: &Device, logs: &Logs) {
+    let nothing = BTreeSet::new();
+    for conversation in logs.keys() {
+        let had = device.had.get(conversation).unwrap_or(&nothing);
+        let id = ConversationId::parse(conversation).expect("it was made from one");
+        for message in log(node, id, Some(user(&device.user))) {
+            let seq = message.seq.0;
+            // A membership that has ended takes what was not delivered with it.
+            let lasting = match message.conversation.kind() {
+                ConversationKind::Group(group) => {
+                    node.ledger().present(&group, &user(&device.user)).is_some_and(|stay| stay.after < seq)
+                }
+                _ => entitled(node, &device.user, &message.conversation, seq),
+            };
+            let own = message.client_id.as_ref().is_some_and(|id| device.drafts.iter().any(|draft| draft.id == id.as_str()));
+            let needed = lasting && !own && !message.expired(node.wall());
+            assert!(!needed || had.contains(&seq), "{} never heard of {conversation} {seq}", device.name());
+        }
+    }
+}
+
+fn entitled(node: &Node, name: &str, conversation: &ConversationId, seq: u64) -> bool {
+    let user = user(name);
+    match conversation.kind() {
+        ConversationKind::Private(one, other) => one == user || other == user,
+        ConversationKind::System(owner) => owner == user,
+        ConversationKind::Group(group) => node.ledger().entitled(&group, &user, seq),
+    }
+}
+
+pub(super) fn user(name: &str) -> UserId {
+    UserId::new(name).expect("the workload names users well")
+}

@@ -1,0 +1,280 @@
+//! Owns the virtual clients: what each device has said and heard, over all its connections, and what it may hold the server to
+//! on the spot (order, repeats, replies). Never looks into the node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::node::Node;
+use super::socket::{Heard, LineId};
+
+/// One log entry as a device heard of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub conversation: String,
+    pub seq: u64,
+    pub message_id: String,
+    pub content: String,
+    pub recalled: bool,
+}
+
+/// A message that a device wants stored.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    pub id: String,
+    pub data: Value,
+    /// Server's id, conversation and seq, once acknowledged.
+    pub ack: Option<(String, String, u64)>,
+    /// It can never be stored as it is (no member, no such group).
+    pub refused: bool,
+}
+
+/// Requests that wait for their reply.
+#[derive(Clone, Debug, PartialEq)]
+enum Asked {
+    Draft(usize),
+    Other,
+}
+
+/// A connection as its device sees it.
+#[derive(Debug)]
+struct Link {
+    line: LineId,
+    /// Things heard that were looked at.
+    seen: usize,
+    ready: bool,
+    synced: bool,
+    /// It asked for repeats.
+    asked_sync: bool,
+    /// Per conversation: the last first-time entry.
+    last: BTreeMap<String, u64>,
+    asked: BTreeMap<String, Asked>,
+    /// Entries not yet confirmed.
+    unconfirmed: BTreeMap<String, u64>,
+}
+
+/// One device of a user and whoever holds it.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub user: String,
+    pub name: String,
+    pub acks: bool,
+    /// Confirms at once what it hears.
+    pub diligent: bool,
+    pub entries: Vec<Entry>,
+    /// What it need not hear of any more, per conversation: heard, skipped with reason, or its own.
+    pub had: BTreeMap<String, BTreeSet<u64>>,
+    /// Stretches that were skipped, with their reasons.
+    pub skipped: Vec<(String, u64, u64, String)>,
+    pub drafts: Vec<Draft>,
+    link: Option<Link>,
+    asked: u64,
+}
+
+impl Device {
+    pub fn new(user: String, name: String, acks: bool, diligent: bool) -> Device {
+        Device {
+            user,
+            name,
+            acks,
+            diligent,
+            entries: Vec::new(),
+            had: BTreeMap::new(),
+            skipped: Vec::new(),
+            drafts: Vec::new(),
+            link: None,
+            asked: 0,
+        }
+    }
+
+    pub fn line(&self) -> Option<LineId> {
+        self.link.as_ref().map(|link| link.line)
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.ready)
+    }
+
+    /// Connected, told everything, and owed no reply.
+    pub fn is_settled(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.ready && link.synced && link.asked.is_empty())
+    }
+
+    pub fn connect(&mut self, node: &mut Node, shard: usize) {
+        if self.link.is_some() {
+            return;
+        }
+        let line = node.connect(shard);
+        let token = node.token(&self.user, TOKEN_MS);
+        let data = json!({"token": token, "device_id": self.name, "acks": self.acks});
+        node.say(line, &json!({"type": "auth", "message_id": "auth", "data": data}));
+        self.link = Some(Link {
+            line,
+            seen: 0,
+            ready: false,
+            synced: false,
+            asked_sync: false,
+            last: BTreeMap::new(),
+            asked: BTreeMap::from([("auth".to_owned(), Asked::Other)]),
+            unconfirmed: BTreeMap::new(),
+        });
+    }
+
+    /// Asks anything that is answered.
+    pub fn ask(&mut self, node: &mut Node, kind: &str, data: Value) {
+        self.asked += 1;
+        let id = format!("{}-{}-{}", self.user, self.name, self.asked);
+        let Some(link) = self.link.as_mut() else { return };
+        link.asked_sync |= kind == "sync";
+        link.asked.insert(id.clone(), Asked::Other);
+        node.say(link.line, &json!({"type": kind, "message_id": id, "data": data}));
+    }
+
+    /// Writes a message; its content is its id.
+    pub fn write(&mut self, node: &mut Node, mut data: Value) {
+        let id = format!("{}/{}/{}", self.user, self.name, self.drafts.len());
+        data["content"] = json!(id);
+        self.drafts.push(Draft { id, data, ack: None, refused: false });
+        self.write_again(node, self.drafts.len() - 1);
+    }
+
+    pub fn write_again(&mut self, node: &mut Node, which: usize) {
+        let (Some(link), Some(draft)) = (self.link.as_mut(), self.drafts.get(which)) else { return };
+        // One at a time under one id, so that every reply belongs to one question.
+        if link.asked.contains_key(&draft.id) {
+            return;
+        }
+        link.asked.insert(draft.id.clone(), Asked::Draft(which));
+        node.say(link.line, &json!({"type": "send_message", "message_id": draft.id, "data": draft.data}));
+    }
+
+    /// Looks at what has come since the last time.
+    pub fn listen(&mut self, node: &mut Node, confirm: bool) {
+        let Some(mut link) = self.link.take() else { return };
+        let heard: Vec<Heard> = node.line(link.line).heard[link.seen..].to_vec();
+        link.seen += heard.len();
+        let mut lost = false;
+        for heard in heard {
+            match heard {
+                Heard::Push(push) => self.take(&mut link, &push),
+                Heard::Lost => lost = true,
+                Heard::Ping | Heard::Pong(_) | Heard::Close(..) => {}
+            }
+        }
+        if lost {
+            return;
+        }
+        if self.acks && (self.diligent || confirm) && !link.unconfirmed.is_empty() {
+            let acks: Vec<Value> = std::mem::take(&mut link.unconfirmed)
+                .into_iter()
+                .map(|(conversation, seq)| json!({"conversation_id": conversation, "seq": seq}))
+                .collect();
+            node.say(link.line, &json!({"type": "recv_ack", "data": {"acks": acks}}));
+        }
+        self.link = Some(link);
+    }
+
+    fn take(&mut self, link: &mut Link, push: &Value) {
+        let data = &push["data"];
+        match text(&push["type"]) {
+            "new_message" | "notification" => self.take_entry(link, data),
+            "messages_skipped" => self.take_skip(link, data),
+            "sync_done" => {
+                link.synced = true;
+                if let Some(id) = push["message_id"].as_str() {
+                    link.asked.remove(id);
+                }
+            }
+            "auth_success" => {
+                assert_eq!(text(&data["user_id"]), self.user);
+                link.ready = true;
+                link.asked.remove("auth");
+            }
+            _ => self.take_reply(link, push),
+        }
+    }
+
+    fn take_entry(&mut self, link: &mut Link, data: &Value) {
+        let conversation = text(&data["conversation_id"]).to_owned();
+        let seq = data["seq"].as_u64().expect("every entry has its seq");
+        let last = link.last.get(&conversation).copied().unwrap_or(0);
+        if data["redelivered"] == true {
+            assert!(self.acks || link.asked_sync, "{}: {conversation} {seq} is repeated, but nobody wanted that", self.name());
+        } else {
+            assert!(seq > last, "{}: {conversation} {seq} after {last}, without being marked as a repeat", self.name());
+            self.judge_gap(link, &conversation, last, seq);
+            link.last.insert(conversation.clone(), seq);
+        }
+        self.had.entry(conversation.clone()).or_default().insert(seq);
+        let confirmed = link.unconfirmed.entry(conversation.clone()).or_default();
+        *confirmed = seq.max(*confirmed);
+        let content = data["content"].as_str().map_or_else(|| data["content"].to_string(), str::to_owned);
+        let message_id = text(&data["message_id"]).to_owned();
+        self.entries.push(Entry { conversation, seq, message_id, content, recalled: data["recalled"] == true });
+    }
+
+    /// Within a connection nothing is left out, save what the device wrote itself or (in groups) what was written while its
+    /// user was no member; both are judged at the end.
+    fn judge_gap(&mut self, link: &Link, conversation: &str, last: u64, seq: u64) {
+        if last == 0 || seq == last + 1 || conversation.starts_with("g:") || link.asked_sync {
+            return;
+        }
+        let had = self.had.entry(conversation.to_owned()).or_default();
+        let own = self.drafts.iter().any(|draft| draft.ack.is_none() && !draft.refused);
+        let missing: Vec<u64> = (last + 1..seq).filter(|seq| !had.contains(seq)).collect();
+        assert!(missing.is_empty() || own, "{}: {conversation} {missing:?} left out before {seq}", self.name());
+    }
+
+    fn take_skip(&mut self, link: &mut Link, data: &Value) {
+        let conversation = text(&data["conversation_id"]).to_owned();
+        let (from, to) = (data["from_seq"].as_u64().expect("a number"), data["to_seq"].as_u64().expect("a number"));
+        assert!(from <= to, "{}: an empty skip", self.name());
+        self.had.entry(conversation.clone()).or_default().extend(from..=to);
+        let last = link.last.entry(conversation.clone()).or_default();
+        *last = to.max(*last);
+        self.skipped.push((conversation, from, to, text(&data["reason"]).to_owned()));
+    }
+
+    fn take_reply(&mut self, link: &mut Link, push: &Value) {
+        let Some(id) = push["message_id"].as_str() else { return };
+        let Some(asked) = link.asked.remove(id) else {
+            panic!("{}: an answer to nothing: {push}", self.name());
+        };
+        let Asked::Draft(which) = asked else { return };
+        let data = &push["data"];
+        let draft = &mut self.drafts[which];
+        if push["type"] == "error" {
+            draft.refused |= data["temporary"] != true;
+            return;
+        }
+        assert!(push["type"] == "ack" && data["success"] == true, "{push}");
+        let conversation = text(&data["conversation_id"]).to_owned();
+        let seq = data["seq"].as_u64().expect("an ack of a message has its seq");
+        let ack = (text(&data["message_id"]).to_owned(), conversation.clone(), seq);
+        if let Some(before) = &draft.ack {
+            assert_eq!((before, &data["duplicate"]), (&ack, &json!(true)), "a repeat gets the same ack");
+        }
+        draft.ack = Some(ack);
+        self.had.entry(conversation).or_default().insert(seq);
+    }
+
+    /// What it has of a conversation after `after`, without a gap.
+    pub fn contiguous(&self, conversation: &str, after: u64) -> u64 {
+        let mut at = after;
+        while self.had.get(conversation).is_some_and(|had| had.contains(&(at + 1))) {
+            at += 1;
+        }
+        at
+    }
+
+    pub fn name(&self) -> String {
+        format!("{}'s {}", self.user, self.name)
+    }
+}
+
+pub(super) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("a text was expected: {value}"))
+}
+
+/// Tokens outlive every run and every jump of its clock.
+const TOKEN_MS: u64 = 10_000 * 3_600_000;
