@@ -228,6 +228,7 @@ fn no_function_newly_crosses_the_line() {
 fn shipped_code_panics_for_stated_reasons_only() {
     let mut faults = Vec::new();
     let (mut expects, mut lines) = (0, 0);
+    let mut folders = std::collections::BTreeMap::new();
     for source in shipped_sources() {
         lines += source.shipped.lines().filter(|line| !line.trim().is_empty()).count();
         for (at, _) in source.shipped.match_indices(".unwrap()") {
@@ -235,6 +236,7 @@ fn shipped_code_panics_for_stated_reasons_only() {
         }
         for (at, _) in source.shipped.match_indices(".expect(") {
             expects += 1;
+            *folders.entry(source.folder().to_owned()).or_insert(0) += 1;
             let argument = source.text[at + ".expect(".len()..].trim_start();
             let reason = argument.strip_prefix('"').and_then(|text| text.split('"').next()).unwrap_or(argument);
             if reason.len() < EXPECT_REASON_BYTES_MIN {
@@ -243,9 +245,9 @@ fn shipped_code_panics_for_stated_reasons_only() {
         }
     }
     let density = f64::from(expects) * 1000.0 / lines.max(1) as f64;
-    println!("{expects} expects in {lines} lines of shipped code: {density:.2} per 1,000");
+    println!("{expects} expects in {lines} lines of shipped code, {density:.2} per 1,000: {folders:?}");
     if density > EXPECTS_PER_THOUSAND_MAX {
-        faults.push(format!("{density:.2} expects per 1,000 lines, at most {EXPECTS_PER_THOUSAND_MAX}"));
+        faults.push(format!("{density:.2} expects per 1,000 lines, at most {EXPECTS_PER_THOUSAND_MAX}: {folders:?}"));
     }
     report("panics", faults);
 }
