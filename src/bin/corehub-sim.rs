@@ -84,4 +84,4 @@ fn tell(failure: &Failure, virtual_ms: u64) {
 }
 
 /// The end of a trace says most.
-const TRACE_LINES_MAX: usize = 400;
+const TRACE_LINES_MAX: usize = 4_000;

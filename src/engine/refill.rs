@@ -159,8 +159,12 @@ impl Shard {
         let frame = self.encoder.push(&Push::Skipped { conversation, from, to, reason }, None);
         let session = self.live(key);
         let mark = LogMark { cursor: index, seq: from };
-        let dirty =
-            if system { session.outbox.push_system(frame, mark) } else { session.outbox.push(Lane::Message, frame, Some(mark)) };
+        let dirty = match reason {
+            // The log is not read again there when this is shed, so it is not.
+            SkipReason::NotAMember => session.outbox.push(Lane::Message, frame, None),
+            _ if system => session.outbox.push_system(frame, mark),
+            _ => session.outbox.push(Lane::Message, frame, Some(mark)),
+        };
         if dirty {
             turn.effects.dirty.push(key);
         }

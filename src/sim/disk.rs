@@ -3,6 +3,8 @@
 //! What is committed survives a crash of the node; what only waits does not. Never decides anything about messages: the
 //! store in memory does.
 
+use std::fmt::Write as _;
+
 use super::ledger::Ledger;
 use crate::store::{Backend, MemoryBackend, Outcome};
 use crate::types::storage::{Operation, Read, StoreFault, StoreRequest, Ticket, Write};
@@ -58,6 +60,28 @@ impl Disk {
             }
             Operation::Read(_) => Some(request),
         }
+    }
+
+    /// What the next commit would do to groups and logs.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for write in &self.writes {
+            match write {
+                Write::Append(append) => {
+                    let message = &append.message;
+                    let _ = write!(text, " {}<-{:?}", message.conversation, message.client_id);
+                }
+                Write::Group(change) => {
+                    let put: Vec<_> = change.members_put.iter().map(|member| (&member.user, member.joined_seq.0)).collect();
+                    let _ = write!(text, " {}: +{put:?} -{:?} {}", change.group, change.members_removed, change.delete);
+                }
+                _ => {}
+            }
+        }
+        if self.commits_to_fail > 0 {
+            text.push_str(" (fails)");
+        }
+        text
     }
 
     /// Commits what has gathered; answers in the order of asking.

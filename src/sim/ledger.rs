@@ -55,6 +55,11 @@ impl Ledger {
         stays.is_some_and(|stays| stays.iter().any(|stay| stay.after < seq && stay.until.is_none_or(|until| seq <= until)))
     }
 
+    /// All memberships of a user, in order.
+    pub fn stays(&self, group: &GroupId, user: &UserId) -> &[Stay] {
+        self.stays.get(&(group.clone(), user.clone())).map_or(&[], Vec::as_slice)
+    }
+
     /// The membership that lasts.
     pub fn present(&self, group: &GroupId, user: &UserId) -> Option<Stay> {
         self.stays.get(&(group.clone(), user.clone()))?.last().copied().filter(|stay| stay.until.is_none())

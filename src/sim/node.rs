@@ -74,6 +74,16 @@ impl Plan {
     }
 }
 
+/// What takes time.
+#[derive(Clone, Copy, Debug)]
+enum Delay {
+    Turn,
+    Mesh,
+    Socket,
+    Commit,
+    Read,
+}
+
 /// A node and everything around it.
 pub struct Node {
     plan: Plan,
@@ -84,6 +94,7 @@ pub struct Node {
     skew_ms: i64,
     agenda: Agenda,
     random: fastrand::Rng,
+    delays: [fastrand::Rng; 5],
     seats: Vec<Seat>,
     /// By `from * shards + to`: what is on its way, and when the last of it arrives.
     rings: Vec<(VecDeque<Envelope>, u64)>,
@@ -114,6 +125,7 @@ impl Node {
             skew_ms: 0,
             agenda: Agenda::default(),
             random: fastrand::Rng::with_seed(plan.seed),
+            delays: std::array::from_fn(|kind| fastrand::Rng::with_seed(plan.seed ^ ((kind as u64 + 1) << 56))),
             seats: Vec::new(),
             rings: Vec::new(),
             disk: Disk::new(plan.seed, shards),
@@ -389,15 +401,23 @@ impl Node {
         }
     }
 
-    fn draw(&mut self, range: fn(&Pace) -> &RangeInclusive<u64>) -> u64 {
-        let range = range(&self.plan.pace).clone();
-        self.random.u64(range)
+    /// How long something takes. Each kind of thing draws from its own stream, so that they disturb each other little.
+    fn draw(&mut self, what: Delay) -> u64 {
+        let pace = &self.plan.pace;
+        let range = match what {
+            Delay::Turn => &pace.turn_us,
+            Delay::Mesh => &pace.mesh_us,
+            Delay::Socket => &pace.socket_us,
+            Delay::Commit => &pace.commit_us,
+            Delay::Read => &pace.read_us,
+        };
+        self.delays[what as usize].u64(range.clone())
     }
 
     fn plan_turn(&mut self, shard: usize) {
         if !self.seats[shard].turn_planned {
             self.seats[shard].turn_planned = true;
-            let at_us = self.now_us + self.draw(|pace| &pace.turn_us);
+            let at_us = self.now_us + self.draw(Delay::Turn);
             self.agenda.put(at_us, Happening::Turn(shard));
         }
     }
@@ -529,7 +549,7 @@ impl Node {
 
     fn forward(&mut self, from: usize, to: usize, envelope: Envelope) {
         assert_ne!(from, to, "a shard does not send to itself");
-        let delay_us = self.draw(|pace| &pace.mesh_us);
+        let delay_us = self.draw(Delay::Mesh);
         let ring = &mut self.rings[from * self.seats.len() + to];
         ring.1 = ring.1.max(self.now_us + delay_us);
         ring.0.push_back(envelope);
@@ -621,11 +641,11 @@ impl Node {
         }
         self.disk.under_way += 1;
         if let Some(request) = self.disk.gather(shard, request) {
-            let at_us = self.now_us + self.draw(|pace| &pace.read_us);
+            let at_us = self.now_us + self.draw(Delay::Read);
             self.agenda.put(at_us, Happening::Look { shard, request: Box::new(request) });
         } else if !self.disk.gathering {
             self.disk.gathering = true;
-            let at_us = self.disk.stalled_until_us.max(self.now_us) + self.draw(|pace| &pace.commit_us);
+            let at_us = self.disk.stalled_until_us.max(self.now_us) + self.draw(Delay::Commit);
             self.agenda.put(at_us, Happening::Commit);
         }
     }
@@ -634,8 +654,10 @@ impl Node {
         if self.disk.stalled_until_us > self.now_us {
             return self.agenda.put(self.disk.stalled_until_us, Happening::Commit);
         }
+        let writes = self.disk.describe();
+        self.remark(|| format!("commit {writes}"));
         for (shard, ticket, result) in self.disk.commit() {
-            let at_us = (self.now_us + self.draw(|pace| &pace.read_us)).max(self.disk.answered_us[shard]);
+            let at_us = (self.now_us + self.draw(Delay::Read)).max(self.disk.answered_us[shard]);
             self.disk.answered_us[shard] = at_us;
             self.agenda.put(at_us, Happening::Answer { shard, reply: Box::new(StoreReply { ticket, result }) });
         }
@@ -644,7 +666,7 @@ impl Node {
     fn look(&mut self, shard: usize, request: StoreRequest) {
         let Operation::Read(read) = &request.operation else { unreachable!("writes gather") };
         let result = self.disk.read(read);
-        let at_us = self.now_us + self.draw(|pace| &pace.read_us);
+        let at_us = self.now_us + self.draw(Delay::Read);
         let reply = Box::new(StoreReply { ticket: request.ticket, result });
         self.agenda.put(at_us, Happening::Answer { shard, reply });
     }
@@ -657,7 +679,7 @@ impl Node {
             return;
         }
         self.remark(|| format!("line {} says {said}", line.0));
-        let delay_us = self.draw(|pace| &pace.socket_us);
+        let delay_us = self.draw(Delay::Socket);
         let found = &mut self.lines[line.0];
         found.upward.push_back(said);
         found.upward_us = found.upward_us.max(self.now_us + delay_us);
@@ -688,7 +710,7 @@ impl Node {
         let found = &mut self.lines[line.0];
         if found.flight_bytes.is_some() && !found.sent_planned && found.flight_fits() {
             found.sent_planned = true;
-            let at_us = self.now_us + self.draw(|pace| &pace.turn_us);
+            let at_us = self.now_us + self.draw(Delay::Turn);
             self.agenda.put(at_us, Happening::Sent(line.0));
         }
     }
@@ -698,7 +720,7 @@ impl Node {
         let something = !found.downward.is_empty() || found.server != Server::Open;
         if found.present && found.reads && something && !found.reading_planned {
             found.reading_planned = true;
-            let at_us = self.now_us + self.draw(|pace| &pace.socket_us);
+            let at_us = self.now_us + self.draw(Delay::Socket);
             self.agenda.put(at_us, Happening::Download(line.0));
         }
     }

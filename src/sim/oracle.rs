@@ -87,14 +87,18 @@ fn judge_heard(node: &Node, device: &Device, logs: &Logs) {
             assert_eq!(entry.content, id.as_str(), "{name}: {} {}", entry.conversation, entry.seq);
         }
         let entitled = entitled(node, &device.user, &message.conversation, entry.seq);
-        assert!(entitled, "{name} heard of {} {}, which is none of theirs", entry.conversation, entry.seq);
+        let stays = match message.conversation.kind() {
+            ConversationKind::Group(group) => node.ledger().stays(&group, &user(&device.user)),
+            _ => &[],
+        };
+        assert!(entitled, "{name} heard of {} {}, which is none of theirs: {stays:?}", entry.conversation, entry.seq);
     }
     for (conversation, from, to, reason) in &device.skipped {
         let log = &logs[conversation];
         for seq in *from..=*to {
             let message = log.get(seq as usize - 1);
             let reasonable = match reason.as_str() {
-                "expired" => message.is_some_and(|message| message.loss_time_ms().is_some()),
+                "expired" => message.is_some_and(|message| message.loss_time_ms().is_some() || message.recalled_by().is_some()),
                 "deleted" => true,
                 "not_a_member" => conversation.starts_with("g:"),
                 _ => false,
