@@ -94,9 +94,8 @@ fn user(id: &str) -> UserId {
 
 fn send_message(bytes: usize) -> String {
     let content = "x".repeat(bytes);
-    format!(
-        r#"{{"type":"send_message","message_id":"request-000001","timestamp":1734567890123,"data":{{"to_user_id":"grace","content":"{content}"}}}}"#
-    )
+    let data = format!(r#"{{"to_user_id":"grace","content":"{content}"}}"#);
+    format!(r#"{{"type":"send_message","message_id":"request-000001","timestamp":1734567890123,"data":{data}}}"#)
 }
 
 /// A client's text frame (RFC 6455 section 5.3).

@@ -1,5 +1,5 @@
-//! What deciding costs the processor: one shard, real JSON frames, no kernel, no disk. The store here answers at once from two maps, so
-//! that nothing but the engine and its encoder is timed. Run with `cargo bench --bench engine`.
+//! What deciding costs the processor: one shard, real JSON frames, no kernel, no disk. The store here answers at once from two
+//! maps, so that nothing but the engine and its encoder is timed. Run with `cargo bench --bench engine`.
 
 mod measure;
 

@@ -32,7 +32,7 @@ perf report -i "$out/perf.data" --no-children --percent-limit 1 --stdio -g none 
 perf script -i "$out/perf.data" 2>/dev/null | awk '
     /^[^ \t]/ { name = $1; next }                      # thread of a sample
     NF == 0 { if (stack != "") count[name stack]++; stack = ""; next }
-    { sub(/\+0x[0-9a-f]+$/, "", $2); stack = ";" $2 stack }
+    { sub(/^[ \t]*[0-9a-f]+ /, ""); sub(/(\+0x[0-9a-f]+)? \([^()]*\)$/, ""); stack = ";" $0 stack }
     END { for (line in count) print line, count[line] }' >"$out/stacks.folded"
 for painter in inferno-flamegraph flamegraph.pl; do
     if command -v "$painter" >/dev/null; then

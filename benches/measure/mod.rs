@@ -1,8 +1,8 @@
 //! Owns how a micro-benchmark is timed and told: nanoseconds per operation, best and median of several batches.
 //!
-//! Without `--bench` among the arguments (as `cargo test` starts it) every case runs once, so that benches do not rot. A word among
-//! the arguments runs only the cases whose name contains it. Wall time depends on the machine; counts of instructions do not:
-//! `--calls=N` runs each case exactly N times, so that the difference between two counts is the cost of the calls
+//! Without `--bench` among the arguments (as `cargo test` starts it) every case runs once, so that benches do not rot. A word
+//! among the arguments runs only the cases whose name contains it. Wall time depends on the machine; counts of instructions do
+//! not: `--calls=N` runs each case exactly N times, so that the difference between two counts is the cost of the calls
 //! (`perf/instructions.sh`).
 
 use std::time::{Duration, Instant};

@@ -47,8 +47,8 @@ fn report(config: &Config) -> String {
             out.push_str("\nIdle connections alone do not fit: lower limits.connections.\n");
         } else if sum.total_bytes() > machine {
             out.push_str(
-                "\nThe last sum is a bound, not a forecast: it counts a largest message in every place at the same moment. To bring\n\
-                 it down, lower limits.outbox_bytes, limits.message_bytes, limits.connections or presence.watches_max.\n",
+                "\nThe last sum is a bound, not a forecast: it counts a largest message in every place.\n\
+                 To bring it down, lower limits.outbox_bytes, limits.message_bytes or limits.connections.\n",
             );
         }
     }

@@ -241,7 +241,7 @@ options! {
     /// Who is online.
     presence: Presence {
         /// Who sees it: everyone, or people who share a conversation.
-        visible: PresenceVisible = Start::Default("everyone"); Restart
+        visible: PresenceVisible = Start::Default("everyone"); Unsupported
         /// Users one connection may subscribe to.
         watches_max: u32 = Start::Default("1000"), between(0, 1_000_000); Restart
     }

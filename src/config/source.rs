@@ -45,8 +45,8 @@ impl Flag {
 }
 
 impl Config {
-    /// Reads, checks and merges all sources. The error tells everything that is wrong, in the order of the sources; a value that a
-    /// later source overrides is checked all the same.
+    /// Reads, checks and merges all sources. The error tells everything that is wrong, in the order of the sources; a value
+    /// that a later source overrides is checked all the same.
     pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
         let mut reader = Reader::new(sources.dev);
         if let Some(path) = &sources.file {

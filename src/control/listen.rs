@@ -1,4 +1,5 @@
-//! Owns the admin port's connections: accepting, their number, their age and their end. Never looks into a request. Lives on the control thread.
+//! Owns the admin port's connections: accepting, their number, their age and their end. Never looks into a request. Lives on
+//! the control thread.
 //!
 //! More than [`CONNECTIONS_MAX`] connections wait in the kernel's backlog until one ends.
 

@@ -14,7 +14,10 @@ pub(super) fn document() -> Value {
         "security": [{"key": []}, {"bearer": []}],
         "paths": {
             "/health": {"get": open("The process answers", json!({"status": {"type": "string"}}))},
-            "/ready": {"get": open("200 when clients may come, else 503", json!({"phase": {"enum": ["starting", "ready", "draining"]}}))},
+            "/ready": {"get": open(
+                "200 when clients may come, else 503",
+                json!({"phase": {"enum": ["starting", "ready", "draining"]}})
+            )},
             "/metrics": {"get": {
                 "summary": "OpenMetrics text", "security": [],
                 "responses": {"200": {"description": "metrics", "content": {"application/openmetrics-text": {}}}},

@@ -1,4 +1,5 @@
-//! Owns what the operating system says about this process. Never blocks on a disk: `/proc` is memory. Lives on the control thread.
+//! Owns what the operating system says about this process. Never blocks on a disk: `/proc` is memory. Lives on the control
+//! thread.
 
 use crate::metrics::ProcessSample;
 

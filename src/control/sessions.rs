@@ -171,8 +171,10 @@ fn connection(id: ConnectionId, entry: &Entry) -> Value {
 }
 
 fn online_users(users: &BTreeMap<UserId, (BTreeSet<DeviceId>, Millis)>) -> Vec<Value> {
-    let shown = |(user, (devices, since)): (&UserId, &(BTreeSet<DeviceId>, Millis))| json!({"user_id": user.as_str(), "devices": devices.len(), "since": since.0});
-    users.iter().map(shown).collect()
+    users
+        .iter()
+        .map(|(user, (devices, since))| json!({"user_id": user.as_str(), "devices": devices.len(), "since": since.0}))
+        .collect()
 }
 
 fn page(name: &str, items: Vec<Value>, next: Option<String>) -> Value {

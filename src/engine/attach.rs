@@ -90,7 +90,7 @@ impl Shard {
         session.owe_sync(None);
         self.counters.ready += 1;
         self.greet(key, opening.request.as_ref(), turn);
-        let account = self.session(key).expect("just found").account();
+        let account = self.live(key).account();
         let (user, device) = (account.user.clone(), account.device.clone());
         if !state.device_known {
             self.register_device(&user, &device, &state.conversations, turn);
@@ -121,7 +121,7 @@ impl Shard {
     }
 
     fn greet(&mut self, key: SessionKey, request: Option<&RequestId>, turn: &mut Turn<'_>) {
-        let session = self.session(key).expect("the session was just found");
+        let session = self.live(key);
         let account = session.account();
         turn.effects.directory.push(DirectoryChange::Enter {
             key,
@@ -139,7 +139,7 @@ impl Shard {
     /// What a client is told when it is let in, or has renewed its token.
     pub(super) fn auth_success(&mut self, key: SessionKey, turn: &Turn<'_>) -> Box<AuthSuccess> {
         let settings = self.settings.clone();
-        let session = self.session(key).expect("the session was just found");
+        let session = self.live(key);
         let account = session.account();
         Box::new(AuthSuccess {
             user: account.user.clone(),
@@ -250,7 +250,7 @@ impl Shard {
         });
         let Some(index) = place else {
             // Gone in the meantime, so the owner counts one too many.
-            self.detach_from(&conversation, group, user, false, turn);
+            self.detach_from(&conversation, group, user, turn);
             return;
         };
         let room = self.rooms.enter(&group, head);
@@ -302,16 +302,16 @@ impl Shard {
         .collect();
         for key in keys {
             let again = self.drop_cursor(key, &conversation, turn);
-            self.detach_from(&conversation, group.clone(), user.clone(), true, turn);
+            self.detach_from(&conversation, group.clone(), user.clone(), turn);
             if again {
                 self.request_group(key, group.clone(), Seq::NONE, None, turn);
             }
         }
     }
 
-    fn detach_from(&mut self, conversation: &ConversationId, group: GroupId, user: UserId, removed: bool, turn: &mut Turn<'_>) {
+    fn detach_from(&mut self, conversation: &ConversationId, group: GroupId, user: UserId, turn: &mut Turn<'_>) {
         let owner = self.owner_of(conversation);
-        self.route_anew(owner, Body::DetachGroup { group, user, shard: self.id, removed }, turn);
+        self.route_anew(owner, Body::DetachGroup { group, user, shard: self.id }, turn);
     }
 
     /// A session leaves a group. Returns whether its user has become a member again since.
@@ -379,7 +379,7 @@ impl Shard {
             }
             self.leave_room(cursor.room, cursor.room_position, turn);
             let ConversationKind::Group(group) = cursor.conversation.kind() else { continue };
-            self.detach_from(&cursor.conversation, group, user.clone(), false, turn);
+            self.detach_from(&cursor.conversation, group, user.clone(), turn);
         }
     }
 
@@ -542,7 +542,7 @@ impl Shard {
     pub(super) fn attach_now(&mut self, group: GroupId, asker: Asker, turn: &mut Turn<'_>) {
         let conversation = ConversationId::group(&group);
         let shards = usize::from(self.shards);
-        let entry = self.conversations.table.get_mut(&conversation).expect("a prepared conversation is at hand");
+        let entry = self.entry(&conversation);
         debug_assert!(entry.state == State::Ready);
         let head = entry.head;
         let owned = entry.group.as_mut().expect("a group conversation has its group");

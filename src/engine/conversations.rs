@@ -144,7 +144,7 @@ impl OwnedGroup {
         }
     }
 
-    /// Ends a membership.
+    /// Ends a membership; its sessions are counted until their homes have let them go.
     pub fn end_membership(&mut self, user: &UserId) {
         let Some(member) = self.members.swap_remove(user).filter(|member| member.online > 0) else { return };
         match self.leaving.iter_mut().find(|(leaver, _)| leaver == user) {

@@ -20,6 +20,8 @@ pub struct Cursor {
     pub head: Seq,
     /// Everything up to here was put into the outbox of this connection before.
     pub repeat_until: Seq,
+    /// The client said that it lacks its own messages up to here, too.
+    pub own_until: Seq,
     /// Where it stood when it was made: what lies before was not pushed by this connection.
     pub began: Seq,
     /// Monotonic milliseconds since when something is unacknowledged.
@@ -62,6 +64,7 @@ impl Cursor {
             persisted: at,
             head: at,
             repeat_until: Seq::NONE,
+            own_until: Seq::NONE,
             began: at,
             unacked_since_ms: 0,
             room: NO_ROOM,
@@ -83,7 +86,8 @@ impl Cursor {
         self.invariants();
     }
 
-    /// Moves past `seq`, which was `pushed` or (the client's own, or skipped) not. A client that confirms does so for pushed ones only.
+    /// Moves past `seq`, which was `pushed` or (the client's own, or skipped) not. A client that confirms does so for pushed
+    /// ones only.
     pub fn passed(&mut self, seq: Seq, acks: bool, pushed: bool) {
         let settled = !acks || (!pushed && !self.outstanding());
         self.sent = seq;

@@ -100,8 +100,9 @@ impl Shard {
         }
         let frame = self.encoder.pong(payload);
         let Some(session) = self.session(key).filter(|session| !session.is_closing()) else { return };
-        // A newer ping replaces the pong that still waits (RFC 6455 section 5.5.3).
-        if session.outbox.push_keyed(Lane::Control, PONG_KEY, frame) {
+        // Once many wait, a newer pong replaces the last (RFC 6455 section 5.5.3 allows to answer the latest ping only).
+        let key_or_none = if session.outbox.lane_bytes(Lane::Control) > PONG_BYTES_MAX { PONG_KEY } else { 0 };
+        if session.outbox.push_keyed(Lane::Control, key_or_none, frame) {
             turn.effects.dirty.push(key);
         }
     }
@@ -313,7 +314,7 @@ impl Shard {
         session.index = None;
         session.lagging = 0;
         let watches = session.watches.take();
-        let account = session.account.take().expect("checked above");
+        let account = session.account.take().expect("a session without an account has returned above");
         let address = session.address(shard);
         self.leave_rooms(&account.user, cursors, turn);
         self.unwatch_all(address, watches.unwrap_or_default(), turn);
@@ -479,6 +480,8 @@ impl Shard {
     }
 }
 
+/// Bytes in the control lane beyond which pongs replace each other.
+const PONG_BYTES_MAX: usize = 4 << 10;
 /// Key under which the one waiting pong is found.
 const PONG_KEY: u64 = 1;
 /// Requests refused before authentication until the connection is closed.

@@ -133,8 +133,9 @@ impl Outbox {
         queues.become_dirty()
     }
 
-    /// Puts a frame whose older version, waiting under the same `key` in the same lane, it replaces. The ephemeral lane keeps at most
-    /// [`EPHEMERAL_FRAMES_MAX`] frames and sheds its oldest; the reply lane keeps its order and is bounded by its keys.
+    /// Puts a frame whose older version, waiting under the same `key` in the same lane, it replaces. The ephemeral lane keeps
+    /// at most [`EPHEMERAL_FRAMES_MAX`] frames and sheds its oldest; the reply lane keeps its order and is bounded by its
+    /// keys.
     pub fn push_keyed(&mut self, lane: Lane, key: u64, frame: Frame) -> bool {
         debug_assert!(lane != Lane::Message);
         let queues = self.queues.get_or_insert_default();

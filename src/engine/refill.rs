@@ -94,7 +94,7 @@ impl Shard {
         let Some(session) = self.session(key) else { return true };
         let (id, acks) = (session.id, session.acks());
         let cursor = session.cursor(index);
-        let repeat_until = cursor.repeat_until;
+        let (repeat_until, own_until) = (cursor.repeat_until, cursor.own_until);
         let missing = if range.first_kept > cursor.sent.next() { SkipReason::Retention } else { SkipReason::Deleted };
         let mut at = cursor.sent;
         for message in range.messages {
@@ -106,8 +106,8 @@ impl Shard {
             }
             at = message.seq;
             let redelivered = message.seq <= repeat_until;
-            if message.origin == id {
-                self.session(key).expect("still there").cursor(index).passed(at, acks, false);
+            if message.origin == id && at > own_until {
+                self.live(key).cursor(index).passed(at, acks, false);
             } else if message.expired(turn.now.wall) {
                 self.skip(key, index, at, at, SkipReason::Expired, turn);
             } else {
@@ -115,7 +115,7 @@ impl Shard {
                 self.counters.redelivered += u64::from(redelivered);
                 let system = matches!(message.kind, MessageKind::Notification(_));
                 let frame = self.encoder.push(&Push::Message { message, redelivered }, None);
-                let session = self.session(key).expect("still there");
+                let session = self.live(key);
                 session.put(index, at, frame, system, ack_timeout_ms, turn);
             }
         }
@@ -157,7 +157,7 @@ impl Shard {
         let conversation = session.cursor(index).conversation.clone();
         let system = conversation.is_system();
         let frame = self.encoder.push(&Push::Skipped { conversation, from, to, reason }, None);
-        let session = self.session(key).expect("just found");
+        let session = self.live(key);
         let mark = LogMark { cursor: index, seq: from };
         let dirty = match reason {
             // The log is not read again there when this is shed, so it is not.
@@ -341,17 +341,41 @@ impl Shard {
         if let Some(foreign) = foreign {
             return self.refuse_foreign(key, foreign.clone(), request, turn);
         }
-        self.session(key).expect("just found").owe_sync(request);
+        self.live(key).owe_sync(request);
         for row in &state.conversations {
             let named = cursors.get(&row.conversation).copied();
             if named.is_none() && !cursors.is_empty() {
                 continue;
             }
-            let from = named.or(row.delivered_device).unwrap_or(row.start_seq).max(row.start_seq).min(row.head);
+            let from = match named {
+                Some(named) => named,
+                // What has been confirmed since the state was last written counts.
+                None => row.delivered_device.max(self.delivered_here(key, &row.conversation)).unwrap_or(row.start_seq),
+            };
+            let from = from.max(row.start_seq).min(row.head);
             self.sync_one(key, &row.conversation, from, row.head, turn);
+            if named.is_some() {
+                self.include_own(key, &row.conversation);
+            }
         }
         self.refill(key, turn);
         self.sync_progress(key, turn);
+    }
+
+    fn delivered_here(&mut self, key: SessionKey, conversation: &ConversationId) -> Option<Seq> {
+        let session = self.session(key)?;
+        let index = session.cursor_of(conversation)?;
+        (session.cursor(index).state != CursorState::Attaching).then(|| session.delivered(index))
+    }
+
+    /// A client that names what it has lacks its own messages after that as well.
+    fn include_own(&mut self, key: SessionKey, conversation: &ConversationId) {
+        let Some(session) = self.session(key) else { return };
+        let Some(index) = session.cursor_of(conversation) else { return };
+        let cursor = session.cursor(index);
+        if cursor.state == CursorState::Lagging {
+            cursor.own_until = cursor.head;
+        }
     }
 
     fn sync_one(&mut self, key: SessionKey, conversation: &ConversationId, from: Seq, head: Seq, turn: &mut Turn<'_>) {

@@ -12,7 +12,7 @@ use crate::types::push::Push;
 use crate::types::storage::{Operation, StoreFault, StoreReply, StoreRequest, Ticket};
 use crate::types::{ConversationId, Encode, Frame, Now, RequestId, SessionId, SessionKey, ShardId, UserId};
 
-use super::conversations::Conversations;
+use super::conversations::{Conversation, Conversations};
 use super::outbox::{Lane, Outbox};
 use super::pending::{Pending, PendingTable};
 use super::room::Rooms;
@@ -188,7 +188,7 @@ impl Shard {
             Body::Ask { asker, conversation, command } => self.ask(asker, conversation, command, turn),
             Body::AskAbout { asker, message, command } => self.ask_about(asker, message, command, turn),
             Body::AttachGroup { group, asker } => self.attach_group(group, asker, turn),
-            Body::DetachGroup { group, user, shard, removed: _ } => self.detach_group(&group, &user, shard),
+            Body::DetachGroup { group, user, shard } => self.detach_group(&group, &user, shard),
             Body::Notify { user, kind, content, asker } => self.notify(user, kind, content, asker, turn),
             Body::AttachUser { asker, wishes } => self.attach_user(asker, wishes, turn),
             Body::DetachUser { user, device, address, at } => self.detach_user(user, device, address, at, turn),
@@ -292,6 +292,16 @@ impl Shard {
 impl Shard {
     pub(super) fn session(&mut self, key: SessionKey) -> Option<&mut Session> {
         self.sessions.get_mut(key.slot as usize)?.as_deref_mut().filter(|session| session.key == key)
+    }
+
+    /// A session that the caller has found before, in the handling of the same event.
+    pub(super) fn live(&mut self, key: SessionKey) -> &mut Session {
+        self.session(key).expect("a session stays until its `Gone` is handled")
+    }
+
+    /// A conversation that was prepared in the handling of the same event, or has something under way.
+    pub(super) fn entry(&mut self, conversation: &ConversationId) -> &mut Conversation {
+        self.conversations.table.get_mut(conversation).expect("a conversation in use is not forgotten")
     }
 
     /// A session that can be talked to.

@@ -1,8 +1,8 @@
 //! Owns the bare loop that private messages are held against: an io_uring echo with multishot receives into provided buffers and
 //! sends that leave in one batch per turn. It is the least a server of this shape can do for one message.
 //!
-//! Runs as a process of its own (`corehub bench ceiling-echo`), one thread. Never parses a byte. Submitting to io_uring is unsafe by
-//! nature; every buffer named to the kernel lives in [`Buffers`], which outlives the ring.
+//! Runs as a process of its own (`corehub bench ceiling-echo`), one thread. Never parses a byte. Submitting to io_uring is
+//! unsafe by nature; every buffer named to the kernel lives in [`Buffers`], which outlives the ring.
 #![allow(unsafe_code)]
 
 use std::io::Read;

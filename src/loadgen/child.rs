@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::error::{BenchError, BenchResult};
+use super::interrupt;
 use super::process::{Cpus, Process};
 
 /// A server started for this run.
@@ -57,7 +58,9 @@ impl SpawnedServer {
             }
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
+        interrupt::install()?;
         let child = spawn_on(command, order.cpus)?;
+        interrupt::remember(child.id(), folder.as_ref().map(|folder| folder.0.clone()));
         let process = Process::new(child.id())?;
         let mut server = SpawnedServer { address, process, secret, child, _folder: folder };
         server.wait_until_ready(admin, &log)?;
@@ -90,6 +93,7 @@ impl Drop for SpawnedServer {
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
+        interrupt::forget(self.child.id());
         // Fails when it has ended, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -129,8 +129,8 @@ impl Crew {
         self.all(|_| Order::Begin(Box::new(plan)))
     }
 
-    /// After a plan's end: waits until everything acknowledged has been delivered everywhere. False when something is still missing
-    /// nothing has moved for `patience`.
+    /// After a plan's end: waits until everything acknowledged has been delivered everywhere. False when something is missing
+    /// and nothing has moved for `patience`.
     pub fn drain(&mut self, patience: Duration) -> BenchResult<bool> {
         let mut last = (u64::MAX, Instant::now());
         loop {

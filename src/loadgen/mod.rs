@@ -1,12 +1,13 @@
 //! Load generator: an honest client side for measuring a corehub server, and the bare loops it is measured against.
 //!
-//! Owns thousands of WebSocket connections per plain thread (mio, no async runtime), the scenarios that load them, and the readings
-//! of the server's processor time and memory. Latency counts from when a message was *due*, so a stall of the server is felt
-//! by every message it delays; costs are the server's processor time, so that they hold on any number of cores; and when the
-//! generator itself was at its limit there is no verdict. Never imports the server's codec or engine: it judges bytes from outside.
+//! Owns thousands of WebSocket connections per plain thread (mio, no async runtime), the scenarios that load them, and the
+//! readings of the server's processor time and memory. Latency counts from when a message was *due*, so a stall of the server
+//! is felt by every message it delays; costs are the server's processor time, so that they hold on any number of cores; and
+//! when the generator itself was at its limit there is no verdict. Never imports the server's codec or engine: it judges bytes
+//! from outside.
 //!
-//! Threads: `bench-<n>` hold connections, the calling thread gives orders and reads /proc, the server and the bare loops are other
-//! processes.
+//! Threads: `bench-<n>` hold connections, the calling thread gives orders and reads /proc, the server and the bare loops are
+//! other processes.
 
 pub mod ceiling;
 pub mod ceiling_send;
@@ -21,6 +22,7 @@ mod dial;
 mod envelope;
 mod error;
 mod fleet;
+mod interrupt;
 mod plan;
 mod process;
 mod stage;

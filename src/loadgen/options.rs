@@ -8,7 +8,7 @@ use super::process::Cpus;
 /// Options of all scenarios.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Common {
-    /// Start a server for this run on free ports, with an own secret, a temporary data folder and raised limits; stop it at the end
+    /// Start a server for this run on free ports, with an own secret, a temporary data folder and raised limits; stop it after
     #[arg(long)]
     pub spawn: bool,
     /// Client address of the server under test, without --spawn

@@ -124,14 +124,18 @@ impl Report {
     }
 }
 
-/// Median of `values` in medians of `base`; NaN, hence no verdict, when either is missing.
-pub fn ratio(values: &[f64], base: &[f64]) -> f64 {
-    let (value, base) = (median(values), median(base));
-    if value.is_normal() && base.is_normal() { value / base } else { f64::NAN }
+/// `values` in `base`, round by round, so that what drifts over a run cancels out; a round without either gives NaN, hence no
+/// verdict.
+pub fn ratios(values: &[f64], base: &[f64]) -> Vec<f64> {
+    let ratio = |(value, base): (&f64, &f64)| if value.is_normal() && base.is_normal() { value / base } else { f64::NAN };
+    values.iter().zip(base).map(ratio).collect()
 }
 
-/// Middle value; the mean of the two middle ones of an even number; NaN of none.
+/// Middle value; the mean of the two middle ones of an even number; NaN of none, and of any NaN.
 pub fn median(values: &[f64]) -> f64 {
+    if values.iter().any(|value| value.is_nan()) {
+        return f64::NAN;
+    }
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
@@ -188,8 +192,9 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0]), 2.5);
         assert!(median(&[]).is_nan());
-        assert_eq!(ratio(&[3.0], &[1.0, 2.0]), 2.0);
-        assert!(ratio(&[3.0], &[f64::INFINITY]).is_nan() && ratio(&[0.0], &[1.0]).is_nan() && ratio(&[1.0], &[]).is_nan());
+        assert_eq!(ratios(&[3.0, 8.0], &[1.0, 2.0]), [3.0, 4.0]);
+        assert!(ratios(&[3.0, 0.0], &[f64::INFINITY, 1.0]).into_iter().all(f64::is_nan));
+        assert!(median(&[1.0, f64::NAN]).is_nan() && median(&ratios(&[1.0], &[])).is_nan());
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Owns the directory of live sessions, which control reads without asking a shard. Never makes a shard wait: entering and leaving
-//! take no lock that a reader holds. Shared by all threads; shards write their own sessions, control only reads.
+//! Owns the directory of live sessions, which control reads without asking a shard. Never makes a shard wait: entering and
+//! leaving take no lock that a reader holds. Shared by all threads; shards write their own sessions, control only reads.
 //!
 //! Entries live in `sharded_slab`s, whose key (with its generation) says which connection is meant, also after its place was
 //! used again. A slab cannot be walked while it is shared, so each shard has a *roster*: one place per slot of the shard's own
-//! session table, holding the key and a hash of the user. A walk goes over the rosters in order of shard and slot: an entry that is there
-//! from beginning to end is seen exactly once, one that comes or goes meanwhile may or may not be seen, and the place where a
-//! walk stopped is a valid cursor forever. Looking for one user reads 16 bytes a slot, and entries only where the hash fits:
-//! about 2 ms for a million connections, where reading all of them takes 40.
+//! session table, holding the key and a hash of the user. A walk goes over the rosters in order of shard and slot: an entry
+//! that is there from beginning to end is seen exactly once, one that comes or goes meanwhile may or may not be seen, and the
+//! place where a walk stopped is a valid cursor forever. Looking for one user reads 16 bytes a slot, and entries only where
+//! the hash fits: about 2 ms for a million connections, where reading all of them takes 40.
 //!
 //! A slab doubles when it grows: one insertion would prepare 12 MB at half a million connections. So roster and slab come in
 //! chunks of [`CHUNK_SLOTS`], made when their first slot is used and then kept; the dearest insertion takes 0.3 ms.
@@ -159,7 +159,8 @@ impl Directory {
         Page { entries, next }
     }
 
-    /// Shows sessions from `after` on to `visit` until that answers false or `slots_max` slots were looked at. Answers where to go on.
+    /// Shows sessions from `after` on to `visit` until that answers false or `slots_max` slots were looked at. Answers where
+    /// to go on.
     pub fn walk(
         &self,
         user: Option<&UserId>,

@@ -9,7 +9,8 @@ use super::primitive::{Cell, Native, Platform};
 /// |---|---|---|
 /// | the shard | [`announce`](Doorbell::announce) | looks at every input again; sleeps only when all are empty |
 /// | the shard, not or no longer asleep | [`open`](Doorbell::open) | works |
-/// | a giver, once a turn | publishes values, [`fence`](Doorbell::fence) | for each target [`claim`](Doorbell::claim); true = ring it |
+/// | a giver, once a turn | publishes values, [`fence`](Doorbell::fence) | for each target [`claim`](Doorbell::claim); true =
+/// ring it |
 ///
 /// A parked shard is rung by exactly one giver, a working one by nobody.
 #[derive(Debug)]

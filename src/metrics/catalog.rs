@@ -45,7 +45,7 @@ catalog! {
     Connections = "corehub_connections" Gauge ["shard"] "Connections that are open now";
     ConnectionsOpened = "corehub_connections_opened_total" Counter [] "Connections that finished their handshake";
     ConnectionsClosed = "corehub_connections_closed_total" Counter ["reason"] "Connections that ended, by who or what ended them";
-    ConnectionsRefused = "corehub_connections_refused_total" Counter [] "Connections refused before their handshake was done: over a cap or a rate, bad request, bad token";
+    ConnectionsRefused = "corehub_connections_refused_total" Counter [] "Connections refused during their handshake";
     ConnectionSeconds = "corehub_connection_seconds" Histogram [] "How long connections lasted";
     Sessions = "corehub_sessions" Gauge ["shard"] "Connections that are authenticated now";
     OnlineUsers = "corehub_online_users" Gauge [] "Users with at least one session";

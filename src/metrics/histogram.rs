@@ -1,5 +1,5 @@
-//! Owns the histogram that latencies, lifetimes and batch sizes are counted in. Never grows: its memory (11 to 27 KB) is there from the start.
-//! Lives on the thread that counts; copies of it travel.
+//! Owns the histogram that latencies, lifetimes and batch sizes are counted in. Never grows: its memory (11 to 27 KB) is there
+//! from the start. Lives on the thread that counts; copies of it travel.
 
 /// Counts values with a precision of 1 %. Values above its range count as its upper end.
 #[derive(Clone, Debug)]

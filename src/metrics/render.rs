@@ -1,4 +1,5 @@
-//! Owns the way from counters to the OpenMetrics text. Never reads a shared value: it works on copies. Lives on control's threads.
+//! Owns the way from counters to the OpenMetrics text. Never reads a shared value: it works on copies. Lives on control's
+//! threads.
 
 use std::fmt;
 

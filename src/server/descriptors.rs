@@ -4,10 +4,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Limits;
 
-/// Raises the soft limit of open files to what the configured connections need, as far as the hard limit allows, and says what is
-/// missing.
-pub(super) fn raise(limits: &Limits) {
-    let wanted = limits.connections_max as u64 + u64::from(limits.shards) * PER_SHARD + OTHERS;
+/// Raises the soft limit of open files to what the configured connections need, as far as the hard limit allows. True when that
+/// is not enough: then each shard needs its own table, and what is missing even so is said.
+pub(super) fn raise(limits: &Limits) -> bool {
+    let others = u64::from(limits.shards) * PER_SHARD + OTHERS;
+    let wanted = limits.connections_max as u64 + others;
     let now = getrlimit(Resource::Nofile);
     let (soft, hard) = (now.current.unwrap_or(u64::MAX), now.maximum.unwrap_or(u64::MAX));
     if soft < wanted {
@@ -17,12 +18,14 @@ pub(super) fn raise(limits: &Limits) {
         }
     }
     if hard < wanted {
-        tracing::warn!(
-            hard,
-            wanted,
-            "fewer open files are allowed than limits.connections needs: raise the hard limit (ulimit -Hn, LimitNOFILE)"
-        );
+        let room = hard.saturating_sub(others) * u64::from(limits.shards);
+        tracing::info!(hard, wanted, room, "the hard limit of open files is low: every shard has its own table");
+        if room < limits.connections_max as u64 {
+            let connections = limits.connections_max;
+            tracing::warn!(room, connections, "raise the hard limit of open files (ulimit -Hn, LimitNOFILE) or add shards");
+        }
     }
+    hard < wanted
 }
 
 /// Rings, eventfds and listeners of one shard and of its executor.

@@ -89,6 +89,7 @@ fn driver() -> DriverSettings {
         handshakes_per_turn_max: 1_024,
         assembly_timeout_ms: 60_000,
         spin_us: 0,
+        private_descriptors: false,
         echo: true,
     }
 }

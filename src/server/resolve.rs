@@ -64,6 +64,7 @@ pub(super) fn driver(limits: &Limits) -> DriverSettings {
         handshakes_per_turn_max: limits.handshakes_per_turn_max as u32,
         assembly_timeout_ms: limits.assembly_timeout_ms,
         spin_us: limits.spin_us,
+        private_descriptors: false,
         echo: false,
     }
 }

@@ -3,7 +3,7 @@
 //! Never touches a message. Lives on the main thread, which waits here for signals and for threads that end.
 
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
@@ -12,45 +12,46 @@ use crate::config::{Config, ConfigErrors, Limits, Status, StoreKind};
 use crate::control::{self, ControlHandle, ControlParts, KickTarget, Phase, Readiness};
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
-use crate::shard::{self, Order};
+use crate::shard::{self, DriverSettings, Order};
 use crate::store::{CommitSample, MemoryBackend};
 use crate::types::envelope::Body;
 
-use super::resolve;
 use super::signals::{Wish, wishes};
 use super::topology::{Node, Plan, StorePlan, random};
 use super::{ExitKind, Ready, ServeError, ServeOptions};
+use super::{descriptors, resolve};
 
 /// Runs a server until it is told to stop, or until a part of it fails.
 pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeError> {
     let system = |what| move |source| ServeError::System { what, source };
     let wishes = wishes().map_err(system("cannot wait for signals"))?;
     let limits = Limits::derive(&config, shard::cores().len());
-    super::descriptors::raise(&limits);
+    let private_descriptors = descriptors::raise(&limits);
     let (client, listeners) = shard::listen(config.listen.client, limits.shards, limits.listen_backlog as i32)?;
     let admin = bind_admin(&config)?;
     let registry = Arc::new(Registry::new(usize::from(limits.shards)));
+    let counts = Arc::new(Mutex::new(StoreCounts::default()));
     let node = Node::start(Plan {
         listeners,
         pin: limits.pin,
         mesh_capacity: limits.mesh_capacity,
         engine: resolve::engine(&limits),
-        driver: resolve::driver(&limits),
+        driver: DriverSettings { private_descriptors, ..resolve::driver(&limits) },
         rules: resolve::rules(&config),
         verifier: Arc::new(resolve::verifier(&config)?),
         caps: resolve::caps(&limits),
         registry: registry.clone(),
-        store: Some(store(&config, &limits, registry.clone())?),
+        store: Some(store(&config, &limits, &counts)?),
     })?;
     let readiness = Arc::new(Readiness::new(Phase::Starting));
-    let control = start_control(&config, &node, admin, registry, readiness.clone())?;
+    let control = start_control(&config, &node, admin, registry.clone(), readiness.clone())?;
     node.open();
     readiness.set(Phase::Ready);
     let ready = Ready { client, admin: control.address() };
     tracing::info!(client = %ready.client, admin = %ready.admin, shards = limits.shards, "ready");
     (options.on_ready)(ready);
 
-    let failed = wait(&wishes, &node, || reload(&config, &options.reload));
+    let failed = wait(&wishes, &node, || reload(&config, &options.reload), || publish(&counts, &registry));
     readiness.set(Phase::Draining);
     let exit = if failed { ExitKind::Done } else { drain(&wishes, &node, limits.drain_deadline_ms) };
     let ended = end(node);
@@ -59,7 +60,7 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
 }
 
 /// Returns when the server is to stop; true when that is because a part of it has ended by itself.
-fn wait(wishes: &Receiver<Wish>, node: &Node, reload: impl Fn()) -> bool {
+fn wait(wishes: &Receiver<Wish>, node: &Node, reload: impl Fn(), publish: impl Fn()) -> bool {
     loop {
         select! {
             recv(wishes) -> wish => match wish {
@@ -73,7 +74,24 @@ fn wait(wishes: &Receiver<Wish>, node: &Node, reload: impl Fn()) -> bool {
                 }
                 return true;
             }
+            default(PUBLISH_EVERY) => publish(),
         }
+    }
+}
+
+/// What the store's writer has counted.
+#[derive(Default)]
+struct StoreCounts {
+    metrics: StoreMetrics,
+    /// Changed since it was published.
+    fresh: bool,
+}
+
+/// Leaves a copy of the store's counts where operators read it.
+fn publish(counts: &Mutex<StoreCounts>, registry: &Registry) {
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    if counts.fresh {
+        counts.fresh = !registry.publish_store(&counts.metrics);
     }
 }
 
@@ -173,23 +191,19 @@ fn kick(orders: &[InboxSender<Order>], target: KickTarget) -> bool {
     orders.get(shard).is_some_and(|sender| sender.try_send(Order::Operator(Box::new(body))).is_ok())
 }
 
-fn store(config: &Config, limits: &Limits, registry: Arc<Registry>) -> Result<StorePlan, ServeError> {
+fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>) -> Result<StorePlan, ServeError> {
     let backend = match config.store.kind {
         StoreKind::Memory => Box::new(MemoryBackend::new(random())),
         StoreKind::Embedded => {
             return Err(ServeError::Store("store.kind = \"embedded\" is not part of this build: use \"memory\""));
         }
     };
-    let mut metrics = StoreMetrics::default();
-    let mut published = Instant::now();
+    let counted = counts.clone();
     let observer = move |sample: &CommitSample| {
-        metrics.commit_seconds.record_us(sample.elapsed.as_micros() as u64);
-        metrics.batch_messages.record_items(sample.served.writes as u64);
-        if published.elapsed() >= PUBLISH_EVERY {
-            published = Instant::now();
-            // Somebody is reading the last copy: the next one will do.
-            let _ = registry.publish_store(&metrics);
-        }
+        let mut counts = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.metrics.commit_seconds.record_us(sample.elapsed.as_micros() as u64);
+        counts.metrics.batch_messages.record_items(sample.served.writes as u64);
+        counts.fresh = true;
     };
     Ok(StorePlan { backend, settings: resolve::store(limits), observer: Box::new(observer) })
 }

@@ -5,7 +5,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::auth::Verifier;
 use crate::engine::Settings;
@@ -75,7 +75,7 @@ impl Node {
             None => (wakers.iter().map(|_| None).collect::<Vec<_>>(), None),
         };
         let admission = Arc::new(Admission::new(plan.caps));
-        let frontpage = Arc::new(Frontpage { ready: AtomicBool::new(false), registry: plan.registry });
+        let frontpage = Arc::new(Frontpage::new(shards, plan.registry));
         let directory = Arc::new(Directory::new(usize::from(shards)));
         let engine = Arc::new(Settings { placement_seed: random(), ..plan.engine });
         let rules = Arc::new(plan.rules);

@@ -54,6 +54,8 @@ impl Flags {
     pub const UNPROVEN: Flags = Flags(32);
     /// Counts against its address and the node.
     pub const ADMITTED: Flags = Flags(64);
+    /// Has shown no good token yet: its messages must be small.
+    pub const SMALL: Flags = Flags(128);
 
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

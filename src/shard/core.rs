@@ -3,6 +3,9 @@
 //! Never touches a socket: what is to be done is left in the effects, in `answers` and in `broken` for the turn. A panic of the
 //! engine costs the one connection whose event it was. Lives on its shard's thread.
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -129,7 +132,7 @@ impl Core {
     fn read_frames(&mut self, slot: u32, bytes: &mut [u8]) {
         let key = self.connections.key(slot);
         let connection = self.connections.at(slot);
-        let limits = if connection.flags.has(Flags::UNPROVEN) { self.limits_unproven } else { self.limits };
+        let limits = if connection.flags.has(Flags::SMALL) { self.limits_unproven } else { self.limits };
         let Phase::Open(reader) = &mut connection.phase else { return };
         // Out of the table while events are taken in, so that everything else can be reached.
         let mut reader = std::mem::take(reader);
@@ -225,7 +228,11 @@ impl Core {
                 self.connections.at(key.slot).phase = Phase::Open(Reader::new());
                 self.answers.push(Answer { key, frame: Frame::own(&upgrade.response), last: false });
                 self.metrics.opened();
-                let remote = self.connections.at(key.slot).remote;
+                let connection = self.connections.at(key.slot);
+                if upgrade.identity.is_some() || self.echo {
+                    connection.flags.clear(Flags::SMALL);
+                }
+                let remote = connection.remote;
                 let opened = Opened { key, remote, identity: upgrade.identity, wishes: upgrade.wishes, echo: self.echo };
                 self.step(Event::Opened(Box::new(opened)));
                 if upgrade.used < bytes.len() {

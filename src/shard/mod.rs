@@ -4,13 +4,14 @@
 //! effects, *flush* what waits to leave, *rest* until there is more. Collecting and flushing are one system call.
 //!
 //! Never decides anything a client can see; the engine does. glommio is used in this folder only, `unsafe` only in `ring` and
-//! `descriptors`. Everything here but [`start`] and [`listen`] lives on the shard's own thread.
+//! `descriptors`. Everything here but [`mod@start`] and [`listen`] lives on the shard's own thread.
 
 mod admission;
 mod clock;
 mod connection;
 mod core;
 mod deadlines;
+mod descriptors;
 mod handshake;
 mod listener;
 pub mod ring;
@@ -79,6 +80,8 @@ pub struct DriverSettings {
     pub assembly_timeout_ms: u64,
     /// How long an idle shard looks for work before it sleeps.
     pub spin_us: u64,
+    /// Each shard has its own table of open files, so that the limit counts per shard.
+    pub private_descriptors: bool,
     /// Every message comes back as it is; no authentication.
     pub echo: bool,
 }

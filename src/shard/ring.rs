@@ -180,6 +180,10 @@ impl Ring {
     /// Stops accepting for good; connections that wait in the backlog are refused by the kernel.
     pub fn stop_listening(&mut self) {
         for listener in 0..self.listeners.len() {
+            // Another thread's table may hold the same socket open; this ends it everywhere.
+            if let Some(socket) = &self.listeners[listener].socket {
+                let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+            }
             if self.listeners[listener].armed {
                 self.push_cancel(Kind::Accept, listener as u32);
             } else {
@@ -448,33 +452,35 @@ impl Ring {
         self.push(entry.user_data(user_data(kind, slot)));
     }
 
-    #[inline]
     fn push(&mut self, entry: Entry) {
-        // SAFETY (both pushes): all memory an entry names is owned by `self` until the request has ended: flights by their
-        // socket, buffers by `self.buffers`; descriptors are owned by `self` and closed through this same queue.
         if self.backlog.is_empty() {
-            if unsafe { self.kernel.submission().push(&entry) }.is_ok() {
+            if self.try_push(&entry) {
                 return;
             }
             // Full: submit what there is, without waiting. Should that fail, the backlog keeps the order.
             let _ = self.kernel.submit();
-            if unsafe { self.kernel.submission().push(&entry) }.is_ok() {
+            if self.try_push(&entry) {
                 return;
             }
         }
         self.backlog.push_back(entry);
     }
 
+    /// Queues a request; false when the queue is full.
+    #[inline]
+    fn try_push(&mut self, entry: &Entry) -> bool {
+        // SAFETY: all memory that an entry names is owned by `self` until its request has ended: flights by their socket,
+        // buffers by `self.buffers`; descriptors are owned by `self` and closed through this same queue.
+        unsafe { self.kernel.submission().push(entry) }.is_ok()
+    }
+
     fn move_backlog(&mut self) {
-        while let Some(entry) = self.backlog.front() {
-            // SAFETY: as in `push`.
-            if unsafe { self.kernel.submission().push(entry) }.is_err() {
-                if self.kernel.submit().is_err() {
-                    return;
-                }
-                continue;
+        while let Some(entry) = self.backlog.pop_front() {
+            let queued = self.try_push(&entry) || self.kernel.submit().is_ok() && self.try_push(&entry);
+            if !queued {
+                self.backlog.push_front(entry);
+                return;
             }
-            self.backlog.pop_front();
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +21,6 @@ use crate::types::ShardId;
 use crate::wire::frame::FrameLimits;
 use crate::wire::json;
 
-use super::Parts;
 use super::admission::ConnectRate;
 use super::connection::Connections;
 use super::core::Core;
@@ -29,6 +29,7 @@ use super::handshake::Greeter;
 use super::ring::Ring;
 use super::turn::{Driver, LEAVE_MS_MAX};
 use super::upkeep::{self, Survey};
+use super::{Parts, descriptors};
 
 /// Why a shard could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,8 @@ pub enum ShardFault {
     Executor(String),
     #[error("cannot make an io_uring: {0} (Linux 6.1 or newer is needed, with kernel.io_uring_disabled = 0)")]
     Ring(io::Error),
+    #[error("cannot have an own table of open files: {0}")]
+    Descriptors(io::Error),
     #[error("the io_uring failed: {0}")]
     Enter(io::Error),
     #[error("the store's threads have ended")]
@@ -164,6 +167,10 @@ fn live(parts: Parts, ready: &Sender<(ShardId, OwnedFd)>, go: &Receiver<Vec<Owne
             return Err(ShardFault::CalledOff);
         }
         let neighbours = go.recv().map_err(|_| ShardFault::CalledOff)?;
+        if parts.driver.private_descriptors {
+            // All that threads share is open by now: every executor and ring exists, and their handles are here.
+            descriptors::make_private().map_err(ShardFault::Descriptors)?;
+        }
         let driver = assemble(parts, ring, neighbours).map_err(ShardFault::Ring)?;
         drive(driver).await
     })
@@ -171,7 +178,7 @@ fn live(parts: Parts, ready: &Sender<(ShardId, OwnedFd)>, go: &Receiver<Vec<Owne
 
 async fn drive(driver: Driver) -> Result<(), ShardFault> {
     let driver = Rc::new(RefCell::new(driver));
-    upkeep::start(driver.clone());
+    upkeep::start(&driver);
     let mut since_yield = 0;
     loop {
         let rested = {
@@ -224,7 +231,9 @@ fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Resul
         inbox: parts.inbox,
         store: parts.store,
         directory: parts.directory,
-        registry: parts.frontpage.registry.clone(),
+        frontpage: parts.frontpage,
+        late: HashMap::new(),
+        late_ready: false,
         rate: ConnectRate::new(parts.admission.caps().connects_per_second, parts.shards),
         admission: parts.admission,
         handshakes: Deadlines::new(parts.driver.handshake_timeout_ms),

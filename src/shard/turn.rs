@@ -2,7 +2,7 @@
 //!
 //! Never decides what is said; the engine does. Lives on its shard's thread as the one foreground task.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,6 @@ use crate::engine::Event;
 use crate::engine::effects::DirectoryChange;
 use crate::mesh::directory::{Directory, Entry};
 use crate::mesh::{Inbox, Port};
-use crate::metrics::Registry;
 use crate::store::StoreClient;
 use crate::types::envelope::Envelope;
 use crate::types::storage::StoreRequest;
@@ -26,6 +25,7 @@ use super::clock::Clock;
 use super::connection::{Flags, Phase};
 use super::core::{Core, stamp};
 use super::deadlines::Deadlines;
+use super::handshake::Frontpage;
 use super::ring::{Completion, ReceiveEnd, Ring};
 use super::upkeep::Survey;
 use super::{DriverSettings, Order};
@@ -40,7 +40,7 @@ pub(super) struct Driver {
     /// None: nothing is kept (echo).
     pub store: Option<StoreClient>,
     pub directory: Arc<Directory>,
-    pub registry: Arc<Registry>,
+    pub frontpage: Arc<Frontpage>,
     pub admission: Arc<Admission>,
     pub rate: ConnectRate,
     pub handshakes: Deadlines,
@@ -49,6 +49,11 @@ pub(super) struct Driver {
     pub rearm: Vec<SessionKey>,
     /// Bytes that arrived while the mesh or the store was full; their buffers stay out, which holds back everybody.
     pub held: VecDeque<(u32, u16)>,
+    /// By slot: what had arrived when the engine stopped reading from a connection. A connection stops receiving at once, so this
+    /// is at most what the kernel had handed over by then.
+    pub late: HashMap<u32, Vec<u8>>,
+    /// Some of it may be taken in now.
+    pub late_ready: bool,
     /// Accepting pauses until then, in monotonic milliseconds; 0 = it does not.
     pub accept_again_ms: u64,
     pub idle_listeners: Vec<u32>,
@@ -73,6 +78,7 @@ impl Driver {
         self.pass_time();
         self.apply();
         self.flush();
+        self.frontpage.tell_online(self.port.shard(), self.core.engine.counters().online_users);
         let took_us = self.clock.mono_us() - self.core.now.mono_us;
         self.core.metrics.turn_seconds.record_us(took_us);
     }
@@ -112,6 +118,7 @@ impl Driver {
                 self.received(slot, buffer);
             }
         }
+        self.take_late();
         let events_max = self.core.events + EVENTS_PER_TURN_MAX;
         while self.core.events < events_max
             && let Some(completion) = self.ring.next_completion()
@@ -135,9 +142,45 @@ impl Driver {
         let behind = !self.held.is_empty() && self.held.iter().any(|(other, _)| *other == slot);
         if behind || self.is_held_back() || self.core.must_wait(slot) {
             self.held.push_back((slot, buffer));
+            return;
+        }
+        let bytes = self.ring.filled(buffer);
+        let is_late = self.core.connections.at(slot).flags.has(Flags::HELD) || self.late_ready && self.late.contains_key(&slot);
+        if is_late {
+            self.late.entry(slot).or_default().extend_from_slice(bytes);
         } else {
-            self.core.receive(slot, self.ring.filled(buffer));
-            self.ring.give_back(buffer);
+            self.core.receive(slot, bytes);
+        }
+        self.ring.give_back(buffer);
+        self.follow_reading();
+    }
+
+    /// Stops or resumes reading as the engine wants, at once: what comes behind must not be taken in any more.
+    fn follow_reading(&mut self) {
+        for (key, wanted) in self.core.effects.reading.drain(..) {
+            let Some(connection) = self.core.connections.of(key) else { continue };
+            if wanted {
+                connection.flags.clear(Flags::HELD);
+                self.rearm.push(key);
+                self.late_ready |= self.late.contains_key(&key.slot);
+            } else {
+                connection.flags.set(Flags::HELD);
+                self.ring.pause(key.slot);
+            }
+        }
+    }
+
+    /// Takes in what arrived before reading stopped, for connections that are read from again.
+    fn take_late(&mut self) {
+        if !std::mem::take(&mut self.late_ready) {
+            return;
+        }
+        let connections = &mut self.core.connections;
+        let ready: Vec<u32> = self.late.keys().copied().filter(|slot| !connections.at(*slot).flags.has(Flags::HELD)).collect();
+        for slot in ready {
+            let mut bytes = self.late.remove(&slot).unwrap_or_default();
+            self.core.receive(slot, &mut bytes);
+            self.follow_reading();
         }
     }
 
@@ -187,8 +230,9 @@ impl Driver {
         }
     }
 
-    /// Gives back the buffers that wait for a connection which is ending: its slot may soon be another's.
+    /// Forgets what waits for a connection which is ending: its slot may soon be another's.
     fn drop_held(&mut self, slot: u32) {
+        self.late.remove(&slot);
         let ring = &mut self.ring;
         self.held.retain(|(other, buffer)| {
             if *other == slot {
@@ -289,6 +333,7 @@ impl Driver {
                 let flags = &mut self.core.connections.at(key.slot).flags;
                 flags.set(Flags::ADMITTED);
                 flags.set(Flags::UNPROVEN);
+                flags.set(Flags::SMALL);
                 self.handshakes.push(key, now_ms);
                 self.ring.receive(key.slot);
             }
@@ -382,18 +427,16 @@ impl Driver {
 
     /// A connection no longer counts among those without a session.
     fn prove(&mut self, key: SessionKey) {
-        if self.core.connections.of(key).is_some_and(|connection| connection.flags.take(Flags::UNPROVEN)) {
+        let Some(connection) = self.core.connections.of(key) else { return };
+        connection.flags.clear(Flags::SMALL);
+        if connection.flags.take(Flags::UNPROVEN) {
             self.admission.prove();
         }
     }
 
     /// Hands the kernel what waits to leave, and ends what is to end.
     fn flush(&mut self) {
-        let mut reading = std::mem::take(&mut self.core.effects.reading);
-        for (key, wanted) in reading.drain(..) {
-            self.set_reading(key, wanted);
-        }
-        self.core.effects.reading = reading;
+        self.follow_reading();
         self.flush_answers();
         let mut dirty = std::mem::take(&mut self.core.effects.dirty);
         for key in dirty.drain(..) {
@@ -454,17 +497,6 @@ impl Driver {
         self.core.answers = answers;
     }
 
-    fn set_reading(&mut self, key: SessionKey, wanted: bool) {
-        let Some(connection) = self.core.connections.of(key) else { return };
-        if wanted {
-            connection.flags.clear(Flags::HELD);
-            self.rearm.push(key);
-        } else {
-            connection.flags.set(Flags::HELD);
-            self.ring.pause(key.slot);
-        }
-    }
-
     /// The engine wants a connection to end once everything has left.
     fn shut(&mut self, key: SessionKey) {
         let Some(connection) = self.core.connections.of(key) else { return };
@@ -491,6 +523,7 @@ impl Driver {
     /// How long nothing has to be done.
     fn park_time(&self) -> Duration {
         let more = self.stopped
+            || self.late_ready
             || !self.rearm.is_empty() && !self.is_held_back()
             || !self.held.is_empty() && !self.is_held_back()
             || !self.core.effects.is_empty()

@@ -4,7 +4,7 @@
 //! with a small share, between two turns.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use glommio::timer::sleep;
@@ -22,12 +22,14 @@ pub(super) struct Survey {
     outbox_bytes: u64,
 }
 
-/// Starts the background task. It ends with its executor.
-pub(super) fn start(driver: Rc<RefCell<Driver>>) {
+/// Starts the background task. It ends when the driver is gone, which it does not keep.
+pub(super) fn start(driver: &Rc<RefCell<Driver>>) {
+    let driver: Weak<RefCell<Driver>> = Rc::downgrade(driver);
     let queue = executor().create_task_queue(Shares::Static(SHARES), Latency::NotImportant, "upkeep");
     let task = async move {
         loop {
             sleep(PUBLISH_EVERY).await;
+            let Some(driver) = driver.upgrade() else { return };
             // The turn does not hold the driver while it yields.
             driver.borrow_mut().publish();
         }
@@ -60,7 +62,7 @@ impl Driver {
             metrics.delivery_seconds.record_us(u64::from(sample));
         }
         // Somebody is reading the last copy: the next one will do.
-        let _ = self.registry.publish(self.port.shard().index(), metrics);
+        let _ = self.frontpage.registry.publish(self.port.shard().index(), metrics);
         if self.store.as_ref().is_some_and(|store| store.is_abandoned()) {
             self.store_lost = true;
             self.stopped = true;

@@ -245,7 +245,10 @@ impl Device {
 
     fn take_skip(&mut self, link: &mut Link, data: &Value) {
         let conversation = text(&data["conversation_id"]).to_owned();
-        let (from, to) = (data["from_seq"].as_u64().expect("a number"), data["to_seq"].as_u64().expect("a number"));
+        let (from, to) = (
+            data["from_seq"].as_u64().expect("a skip names its ends by numbers"),
+            data["to_seq"].as_u64().expect("a skip names its ends by numbers"),
+        );
         assert!(from <= to, "{}: an empty skip", self.name());
         self.had.entry(conversation.clone()).or_default().extend(from..=to);
         let last = link.last.entry(conversation.clone()).or_default();

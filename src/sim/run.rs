@@ -137,7 +137,8 @@ impl Run {
                 devices.push(Device::new(user.clone(), (*name).to_owned(), random.bool(), random.u8(..3) > 0));
             }
         }
-        let groups = (0..3).map(|group| GroupId::new(&format!("g{group}")).expect("a good id")).collect();
+        let groups =
+            (0..3).map(|group| GroupId::new(&format!("g{group}")).expect("a letter and a digit are an identifier")).collect();
         Run { node: Node::new(plan), random, devices, users, groups }
     }
 
@@ -212,7 +213,7 @@ impl Run {
         let group = |at: usize| json!(self.groups[at % self.groups.len()].as_str());
         let user = |at: usize| json!(self.users[at % self.users.len()]);
         match *action {
-            Action::Connect(device) => return self.connect(device % count),
+            Action::Connect(device) => self.connect(device % count),
             Action::Close(device) | Action::Tear(device) | Action::Vanish(device) => {
                 let Some(line) = self.devices[device % count].line() else { return };
                 match action {
@@ -228,11 +229,11 @@ impl Run {
             }
             Action::SendToUser { device, user: to, loss_time_ms } => {
                 let data = json!({"to_user_id": user(to), "loss_time": loss_time_ms.unwrap_or(0)});
-                return self.with(device, |device, node| device.write(node, data));
+                self.with(device, |device, node| device.write(node, data))
             }
             Action::SendToGroup { device, group: to } => {
                 let data = json!({"group_id": group(to)});
-                return self.with(device, |device, node| device.write(node, data));
+                self.with(device, |device, node| device.write(node, data))
             }
             Action::FailCommits(commits) => node.fail_store(commits, 0),
             Action::FailReads(reads) => node.fail_store(0, reads),

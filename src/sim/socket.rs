@@ -155,7 +155,7 @@ pub(super) fn parse(bytes: &[u8]) -> Heard {
     assert_eq!(bytes[1] & 0x80, 0, "a server does not mask");
     let (len, start) = match bytes[1] {
         126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
-        127 => (u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes")) as usize, 10),
+        127 => (u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes were sliced")) as usize, 10),
         short => (usize::from(short), 2),
     };
     let payload = &bytes[start..];

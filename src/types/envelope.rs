@@ -60,12 +60,11 @@ pub enum Body {
         group: GroupId,
         asker: Asker,
     },
-    /// A session that was attached is gone, or was taken out because its user was `removed`.
+    /// A session that was attached is gone, or was taken out because its user was removed.
     DetachGroup {
         group: GroupId,
         user: UserId,
         shard: ShardId,
-        removed: bool,
     },
     /// Writes a notification into `s:<user>`; its outcome is told to `asker` when there is one.
     Notify {

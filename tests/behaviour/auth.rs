@@ -164,7 +164,7 @@ at_shards!(a_refresh_within_the_grace_keeps_the_session, "[auth]\nexpiry_grace =
     client.tell("bob", "still here");
 });
 
-at_shards!(audience_and_issuer_are_checked_when_configured, "[auth]\naudience = \"chat\"\nissuer = \"me\"\n", |server| {
+at_shards!(audience_and_issuer_are_checked_when_configured, "[auth]\naudience = [\"chat\"]\nissuer = \"me\"\n", |server| {
     let with = |aud: Value, iss: &str| {
         let claims = json!({"sub": "alice", "exp": now_seconds() + 60, "aud": aud, "iss": iss});
         Client::try_enter(server, &Login::of("alice").token(token::with_claims(&claims)))

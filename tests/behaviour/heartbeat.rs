@@ -49,13 +49,15 @@ at_shards!(the_server_pings_and_an_answer_keeps_the_connection, SHORT, |server| 
 });
 
 at_shards!(a_dead_connection_is_reaped_and_goes_offline, SHORT, |server| {
-    let mut watcher = Client::connect(server, "watcher");
     let mut dead = RawConnection::authenticated(server, "alice");
-    let status = |client: &mut Client| client.ask("get_presence", json!({"user_ids": ["alice"]}))["users"][0]["status"].clone();
-    assert_eq!(status(&mut watcher), "online");
+    let status = || {
+        let mut watcher = Client::connect(server, "watcher");
+        watcher.ask("get_presence", json!({"user_ids": ["alice"]}))["users"][0]["status"].clone()
+    };
+    assert_eq!(status(), "online");
     // It reads, and answers nothing.
     assert_eq!(dead.close_code(), Some(4201));
-    eventually("alice is offline", || (status(&mut watcher) == "offline").then_some(()));
+    eventually("alice is offline", || (status() == "offline").then_some(()));
 });
 
 at_shards!(messages_and_unasked_pongs_count_as_life, LESS_SHORT, |server| {

@@ -99,11 +99,12 @@ fn a_good_configuration_tells_its_worst_case_and_the_sample_is_good() {
 fn the_environment_wins_over_the_file() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("corehub.toml");
-    std::fs::write(&path, "[sessions]\npolicy = \"sometimes\"\n").expect("writable");
+    std::fs::write(&path, "[sessions]\npolicy = \"reject\"\n").expect("writable");
     let mut check = program();
     check.args(["config", "check", "--config"]).arg(&path).env("COREHUB_AUTH__HMAC_SECRET", SECRET);
-    assert_eq!(run(&mut check).status.code(), Some(2));
-    assert_eq!(run(check.env("COREHUB_SESSIONS__POLICY", "reject")).status.code(), Some(0));
+    assert_eq!(run(&mut check).status.code(), Some(0));
+    assert_eq!(run(check.env("COREHUB_SESSIONS__POLICY", "sometimes")).status.code(), Some(2));
+    assert_eq!(run(check.env("COREHUB_SESSIONS__POLICY", "evict_oldest")).status.code(), Some(0));
     assert_eq!(run(check.env("COREHUB_SESSIONS__NO_SUCH_KEY", "1")).status.code(), Some(2));
 }
 

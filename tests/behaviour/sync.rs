@@ -19,9 +19,14 @@ at_shards!(a_cursor_brings_all_that_follows_it, |server| {
 });
 
 at_shards!(own_messages_are_part_of_a_sync, |server| {
-    let (mut alice, _bob) = with_messages(server, 2);
-    assert_eq!(alice.request("sync", json!({"cursors": {"p:alice:bob": 0}}))["type"], "sync_done");
-    assert_eq!(seqs(&alice.queued("new_message")), [1, 2]);
+    let (alice, _bob) = with_messages(server, 2);
+    let laptop = Client::connect_on(server, "alice", "laptop");
+    // Also those that were sent on the asking connection: a client that names what it has lacks all the rest.
+    for mut client in [alice, laptop] {
+        client.queued("new_message");
+        assert_eq!(client.request("sync", json!({"cursors": {"p:alice:bob": 0}}))["type"], "sync_done");
+        assert_eq!(seqs(&client.queued("new_message")), [1, 2]);
+    }
 });
 
 at_shards!(no_cursors_mean_the_stored_state, |server| {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::{RawConnection, Server, frames, token};
 
@@ -22,6 +23,7 @@ struct Member {
 impl Crowd {
     /// Opens one connection per (user, device), in this order.
     pub fn gather(server: &Server, logins: &[(String, String)]) -> Crowd {
+        allow_open_files();
         let share = logins.len().div_ceil(OPENERS).max(1);
         let connections: Vec<RawConnection> = std::thread::scope(|scope| {
             let openers: Vec<_> = logins
@@ -99,6 +101,13 @@ fn open(server: &Server, (user, device): &(String, String)) -> RawConnection {
     assert_eq!(response.status, 101, "{}", response.text());
     connection.read_until("sync_done");
     connection
+}
+
+/// Takes all the open files that this process may have: the usual soft limit of 1,024 holds no crowd.
+fn allow_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("up to the hard limit everybody may go");
 }
 
 /// Threads that open connections.

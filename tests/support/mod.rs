@@ -37,6 +37,29 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 /// The configuration may be left out.
 #[macro_export]
 macro_rules! at_shards {
+    (#[ignore = $why:literal] $name:ident, |$server:ident| $body:block) => {
+        $crate::at_shards!(#[ignore = $why] $name, "", |$server| $body);
+    };
+    (#[ignore = $why:literal] $name:ident, $config:expr, |$server:ident| $body:block) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            fn check($server: &$crate::support::Server) $body
+
+            #[test]
+            #[ignore = $why]
+            fn with_1_shard() {
+                check(&$crate::support::Server::start(1, $config));
+            }
+
+            #[test]
+            #[ignore = $why]
+            fn with_4_shards() {
+                check(&$crate::support::Server::start(4, $config));
+            }
+        }
+    };
     ($name:ident, |$server:ident| $body:block) => {
         $crate::at_shards!($name, "", |$server| $body);
     };

@@ -164,9 +164,10 @@ impl Drop for Server {
     }
 }
 
-/// The program, with the environment that all tests share.
+/// The program, with the environment that all tests share. `COREHUB_BINARY` names another build of it.
 pub fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_corehub"));
+    let binary = std::env::var_os("COREHUB_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_corehub").into());
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("COREHUB_") {
             command.env_remove(name);

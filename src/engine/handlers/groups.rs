@@ -74,7 +74,7 @@ impl Shard {
             }
             return;
         }
-        let entry = self.conversations.table.get_mut(&conversation).expect("a prepared conversation is at hand");
+        let entry = self.entry(&conversation);
         debug_assert!(entry.state == State::Ready && entry.appends == 0);
         entry.state = State::Changing;
         let change = GroupChange {
@@ -105,7 +105,7 @@ impl Shard {
     fn apply_change(&mut self, conversation: &ConversationId, plan: GroupPlan, turn: &mut Turn<'_>) {
         let by = plan.asker.as_ref().map(|asker| asker.user.clone());
         let except = plan.asker.as_ref().map_or(SessionId::NONE, |asker| asker.session);
-        let entry = self.conversations.table.get_mut(conversation).expect("a changing conversation is kept");
+        let entry = self.entry(conversation);
         let owned = entry.group.as_mut().expect("a group conversation has its group");
         let added: Vec<UserId> = plan
             .put
@@ -148,7 +148,7 @@ impl Shard {
         delete: bool,
         turn: &mut Turn<'_>,
     ) {
-        let entry = self.conversations.table.get_mut(conversation).expect("a changing conversation is kept");
+        let entry = self.entry(conversation);
         let owned = entry.group.as_mut().expect("a group conversation has its group");
         let shards: Vec<ShardId> = owned.shards_online().collect();
         for user in &removed {

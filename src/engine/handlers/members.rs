@@ -166,7 +166,7 @@ impl Shard {
 
     /// Whoever joins starts at the group's present.
     fn new_member(&self, conversation: &ConversationId, user: UserId, turn: &Turn<'_>) -> Member {
-        let joined_seq = self.conversations.table.get(conversation).expect("prepared").head;
+        let joined_seq = self.conversations.table.get(conversation).expect("a prepared conversation is at hand").head;
         Member { user, role: Role::Member, joined_seq, joined_at: turn.now.wall }
     }
 }

@@ -291,7 +291,7 @@ impl Shard {
             if entry.appends > 0 && changes {
                 return;
             }
-            match entry.waiting.pop_front().expect("just seen") {
+            match entry.waiting.pop_front().expect("the queue was just seen to have a front") {
                 Waiting::Ask(asker, command) => self.decide(asker, conversation.clone(), command, turn),
                 Waiting::Attach(asker) => {
                     if let ConversationKind::Group(group) = conversation.kind() {
@@ -307,7 +307,7 @@ impl Shard {
     /// The state is at hand: the verb's owner part runs.
     fn decide(&mut self, asker: Asker, conversation: ConversationId, command: Command, turn: &mut Turn<'_>) {
         if changes_members(&command) && self.conversations.table.get(&conversation).is_some_and(|entry| entry.appends > 0) {
-            let entry = self.conversations.table.get_mut(&conversation).expect("just seen");
+            let entry = self.entry(&conversation);
             entry.waiting.push_front(Waiting::Ask(asker, command));
             return;
         }

@@ -76,8 +76,7 @@ impl Shard {
     /// Tries again what is due.
     pub(in crate::engine) fn notify_again(&mut self, turn: &mut Turn<'_>) {
         let now_ms = turn.now.mono_ms();
-        while self.later.front().is_some_and(|later| later.at_ms <= now_ms) {
-            let later = self.later.pop_front().expect("just seen");
+        while let Some(later) = self.later.pop_front_if(|later| later.at_ms <= now_ms) {
             if let ConversationKind::System(user) = later.conversation.kind() {
                 self.notify(user, later.kind, later.content, None, turn);
             }

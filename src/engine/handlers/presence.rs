@@ -103,7 +103,7 @@ impl Shard {
         if open.parts_missing > 0 {
             return;
         }
-        let gather = self.gathers.open.remove(&gather).expect("just seen");
+        let gather = self.gathers.open.remove(&gather).expect("the gather was just counted down");
         let mut entries = Vec::with_capacity(gather.users.len());
         for user in &gather.users {
             if let Some(at) = gather.entries.iter().position(|entry| entry.user == *user) {

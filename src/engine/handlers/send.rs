@@ -75,7 +75,7 @@ impl Shard {
             }
             return;
         }
-        let entry = self.conversations.table.get_mut(&conversation).expect("a prepared conversation is at hand");
+        let entry = self.entry(&conversation);
         let head = entry.head_hint();
         entry.appends += 1;
         let dedupe_since = Millis(turn.now.wall.0.saturating_sub(self.settings.dedupe_window_ms));

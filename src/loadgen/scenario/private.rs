@@ -6,7 +6,7 @@ use super::super::envelope::{Names, Stamp, Target};
 use super::super::error::{BenchError, BenchResult};
 use super::super::options::PrivateOptions;
 use super::super::plan::{Layout, Pattern};
-use super::super::report::{Report, ratio};
+use super::super::report::{Report, median, ratios};
 use super::super::stage::{Setup, Stage, Window};
 use super::{doubts, latency_figures, load_figures};
 
@@ -100,10 +100,12 @@ fn ceiling_figures(report: &mut Report, windows: &[Window], ceilings: &[Window],
     }
     let own: Vec<f64> = windows.iter().map(|window| window.cpu_us_per(messages(window, options))).collect();
     let bare: Vec<f64> = ceilings.iter().map(|window| window.cpu_us_per(window.tally.completed)).collect();
-    let factor = ratio(&own, &bare);
+    let factors = ratios(&own, &bare);
+    let factor = median(&factors);
     report.figure("ceiling_cpu_us_per_echo", "bare io_uring echo, processor time per echo", "µs", bare);
     let rate = ceilings.iter().map(|window| window.per_cpu_second(window.tally.completed)).collect();
     report.figure("ceiling_echoes_per_cpu_second", "bare io_uring echo, echoes per second of its processor time", "1/s", rate);
+    report.figure("ceiling_ratio", "server per message, in bare echoes", "", factors);
     let closed = options.rate.is_none();
     let ceiling_saturated = !closed && doubts(report, ceilings, "bare loop");
     report.at_most("server per message, in bare echoes", factor, ECHO_RATIO_MAX, !closed && (saturated || ceiling_saturated));

@@ -7,7 +7,7 @@ use super::super::error::{BenchError, BenchResult};
 use super::super::options::StalledOptions;
 use super::super::plan::{Layout, Pattern};
 use super::super::process::Process;
-use super::super::report::{Report, ratio};
+use super::super::report::{Report, median, ratios};
 use super::super::stage::{Setup, Stage, Window};
 use super::super::tally::quantile;
 use super::{doubts, latency_figures, load_figures};
@@ -114,10 +114,12 @@ impl Rounds {
         };
         let growth = |windows: &[Measured]| windows.iter().map(|measured| measured.growth_bytes / MEBIBYTE).collect::<Vec<f64>>();
         let (free, with) = (p99(&self.free), p99(&self.stalled));
-        let factor = ratio(&with, &free);
+        let factors = ratios(&with, &free);
+        let factor = median(&factors);
         let worst_growth = growth(&self.stalled).into_iter().fold(f64::NEG_INFINITY, f64::max);
         report.figure("free_p99_us", "delivery p99 while everybody reads", "µs", free);
         report.figure("stalled_p99_us", "delivery p99 of the others during the stall", "µs", with);
+        report.figure("p99_ratio", "p99 with a stall, in p99 without", "", factors);
         if stage.process.is_some() {
             report.figure("free_growth_mib", "resident memory growth while everybody reads", "MiB", growth(&self.free));
             report.figure("stalled_growth_mib", "resident memory growth during the stall", "MiB", growth(&self.stalled));

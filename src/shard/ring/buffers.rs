@@ -31,6 +31,9 @@ impl Buffers {
         assert!(bytes > 0);
         let entries = allocate(entries_layout(count)).cast::<BufRingEntry>();
         let memory = allocate(memory_layout(count, bytes));
+        // Taken now and not little by little as the kernel walks through the ring, so that what a shard needs shows at its start.
+        // SAFETY: the allocation is as large as its layout; bytes need no value yet.
+        unsafe { memory.as_ptr().write_bytes(0xff, memory_layout(count, bytes).size()) };
         let mut buffers = Buffers { entries, memory, count, bytes, tail: 0, out: vec![Some(bytes); usize::from(count)] };
         // SAFETY: `entries` is page-aligned, zeroed, has room for `count` entries and lives until the ring is gone (see `Drop`
         // of the ring, which comes before this value's).
@@ -52,7 +55,7 @@ impl Buffers {
     pub(super) fn filled(&mut self, id: u16) -> &mut [u8] {
         let filled = self.out[usize::from(id)].expect("only a buffer that is out may be looked at");
         // SAFETY: the buffer is out, so the kernel does not touch it until `give_back`, which needs `&mut self`; the slice lies
-        // within the allocation and was zeroed at its start.
+        // within the allocation, all of which was written at its start.
         unsafe {
             let start = self.memory.as_ptr().add(usize::from(id) * self.bytes as usize);
             std::slice::from_raw_parts_mut(start, filled as usize)

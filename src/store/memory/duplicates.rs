@@ -11,8 +11,9 @@ use hashbrown::hash_table::Entry;
 use crate::types::Millis;
 use crate::types::record::{Message, SharedMessage};
 
-/// The messages that still count as first uses of their client id: a hash and a pointer each. A client id belongs to its sender, in
-/// whichever conversation; of what the system writes, to the conversation (so that one announcement may go to many users).
+/// The messages that still count as first uses of their client id: a hash and a pointer each. A client id belongs to its
+/// sender, in whichever conversation; of what the system writes, to the conversation (so that one announcement may go to many
+/// users).
 #[derive(Debug)]
 pub struct Duplicates {
     hasher: FixedState,

@@ -144,7 +144,7 @@ impl MemoryBackend {
         };
         if user.row(number as u32).is_some() {
             let device = user.put_device(&delivery.device);
-            user.row_mut(number as u32).expect("found above").deliver(device, seq);
+            user.row_mut(number as u32).expect("the row was just seen to exist").deliver(device, seq);
         }
     }
 

@@ -114,7 +114,7 @@ fn group(data: Field<'_, '_>) -> Result<GroupId, Fault> {
 
 fn group_and_users(data: Field<'_, '_>) -> Result<(GroupId, Vec<UserId>), Fault> {
     let [group, users] = data.data(["group_id", "user_ids"])?;
-    Ok((group.parsed(GroupId::new)?.required("group_id")?, user_ids(users)?.required("user_ids")?))
+    Ok((group.parsed(GroupId::new)?.required("group_id")?, user_ids(users, MEMBERS_MAX)?.required("user_ids")?))
 }
 
 fn create_group(data: Field<'_, '_>) -> Result<Command, Fault> {
@@ -126,7 +126,7 @@ fn create_group(data: Field<'_, '_>) -> Result<Command, Fault> {
     Ok(Command::CreateGroup(NewGroup {
         group: group.parsed(GroupId::new)?,
         name: title.to_owned(),
-        members: user_ids(members)?.unwrap_or_default(),
+        members: user_ids(members, MEMBERS_MAX)?.unwrap_or_default(),
         open: open.flag()?.unwrap_or(true),
     }))
 }
@@ -187,7 +187,7 @@ fn sync(data: Field<'_, '_>) -> Result<Command, Fault> {
 
 fn presence(data: Field<'_, '_>) -> Result<PresenceTarget, Fault> {
     let [users, group] = data.data(["user_ids", "group_id"])?;
-    match (user_ids(users)?, group.parsed(GroupId::new)?) {
+    match (user_ids(users, USERS_MAX)?, group.parsed(GroupId::new)?) {
         (Some(users), None) => Ok(PresenceTarget::Users(users)),
         (None, Some(group)) => Ok(PresenceTarget::Group(group)),
         _ => Err(Fault::new(ErrorName::BadRequest, "give one of `user_ids` and `group_id`")),
@@ -238,9 +238,9 @@ fn one_conversation(
     }
 }
 
-/// A list of users of at most [`USERS_MAX`].
-pub fn user_ids(field: Field<'_, '_>) -> Result<Option<Vec<UserId>>, Fault> {
-    let Some(list) = field.list(USERS_MAX)? else { return Ok(None) };
+/// A list of users of at most `users_max`.
+pub fn user_ids(field: Field<'_, '_>, users_max: usize) -> Result<Option<Vec<UserId>>, Fault> {
+    let Some(list) = field.list(users_max)? else { return Ok(None) };
     let mut users = Vec::with_capacity(list.len());
     for entry in list {
         users.push(entry.parsed(UserId::new)?.ok_or_else(|| field.wrong("a list of user ids"))?);
@@ -277,6 +277,7 @@ fn cursor_text<'i>(field: Field<'_, 'i>) -> Result<Option<&'i str>, Fault> {
 const CONVERSATION_CHOICE: &str = "conversation_id";
 /// Users in one list: `user_ids`, `members`, `mentions`.
 const USERS_MAX: usize = 1_000;
+const MEMBERS_MAX: usize = 10_000;
 const ACKS_MAX: usize = 1_000;
 const SYNC_CURSORS_MAX: usize = 10_000;
 const PAGE_DEFAULT: u32 = 50;

@@ -40,7 +40,8 @@ const ID: &str = "0193e2a4-7d5c-7c3b-8b1a-0123456789ab";
 fn a_send_is_read_whole() {
     let content = r#"{ "body" : "a\u0041\"}{[" , "n":123456789012345678901234567890, "deep":[{"x":[]}] }"#;
     let data = format!(
-        r#"{{"ext":{{"k":[1,2]}} , "to_user_id":"bob","msg_type":"custom","content" : {content} ,"mentions":["a","b"],"reply_to":"{ID}","loss_time":5000}}"#
+        r#"{{"ext":{{"k":[1,2]}} , "to_user_id":"bob","msg_type":"custom","content" : {content} ,{rest}}}"#,
+        rest = format_args!(r#""mentions":["a","b"],"reply_to":"{ID}","loss_time":5000"#),
     );
     let request = decode(envelope("send_message", &data).as_bytes(), &mut Scratch::new()).unwrap();
     assert_eq!(request.id, Some(RequestId::new("r").unwrap()));
@@ -242,7 +243,7 @@ fn group_verbs_are_read() {
     let data = r#"{"group_id":"g","user_ids":["a"]}"#;
     assert_eq!(ok(&envelope("invite_to_group", data)), Command::Invite { group: group("g"), users: vec![user("a")] });
     assert_eq!(ok(&envelope("remove_from_group", data)), Command::Remove { group: group("g"), users: vec![user("a")] });
-    let many = format!(r#"{{"members":[{0}],"user_ids":[{0}],"group_id":"g"}}"#, vec!["\"u\""; 1_001].join(","));
+    let many = format!(r#"{{"members":[{0}],"user_ids":[{0}],"group_id":"g"}}"#, vec!["\"u\""; 10_001].join(","));
     for verb in ["create_group", "invite_to_group", "remove_from_group"] {
         assert_bad(&envelope(verb, &many));
     }

@@ -65,7 +65,7 @@ fn read_mentions(field: Field<'_, '_>) -> Result<Option<Mentions>, Fault> {
     match field.node() {
         Some(Node::String("all")) => Ok(Some(Mentions::All)),
         Some(Node::String(_)) => Err(field.wrong("a list of user ids, or \"all\"")),
-        _ => Ok(user_ids(field)?.filter(|users| !users.is_empty()).map(Mentions::Users)),
+        _ => Ok(user_ids(field, MENTIONS_MAX)?.filter(|users| !users.is_empty()).map(Mentions::Users)),
     }
 }
 
@@ -82,3 +82,4 @@ fn read_ext(field: Field<'_, '_>) -> Result<Option<RawJson>, Fault> {
 
 /// Members of `ext` at most; what is larger belongs into `content`.
 const EXT_MEMBERS_MAX: usize = 1_000;
+const MENTIONS_MAX: usize = 1_000;

@@ -101,7 +101,7 @@ fn texts() -> Vec<(&'static str, String, &'static [&'static str])> {
         ("a trailing comma", r#"{"type":"ping",}"#.into(), JSON),
         ("a raw control character", "{\"type\":\"ping\",\"x\":\"\u{1}\"}".into(), JSON),
         ("a lone surrogate", ping(r#""message_id":"\ud800""#), JSON),
-        ("NaN", read("NaN"), JSON),
+        ("NaN", read("NaN"), EITHER),
         ("type twice", r#"{"type":"ping","type":"auth"}"#.into(), REQUEST),
         ("type twice, once escaped", r#"{"type":"ping","\u0074ype":"auth"}"#.into(), REQUEST),
         ("message_id twice", ping(r#""message_id":"a","message_id":"b""#), REQUEST),
@@ -126,7 +126,6 @@ fn texts() -> Vec<(&'static str, String, &'static [&'static str])> {
         ("data is missing", r#"{"type":"send_message"}"#.into(), REQUEST),
         ("seq 1e400", read("1e400"), EITHER),
         ("seq 2^64", read("18446744073709551616"), REQUEST),
-        ("seq 1.0", read("1.0"), REQUEST),
     ]
 }
 
