@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("loadgen", 4),
     ("cli", 5),
     ("main", 6),
+    ("bin", 6),
     ("lib", 6),
 ];
 
