@@ -25,8 +25,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("server", 4),
     ("loadgen", 4),
     ("cli", 5),
-    ("bin", 6),
     ("main", 6),
+    ("bin", 6),
     ("lib", 6),
 ];
 
@@ -44,7 +44,7 @@ const CLOCKLESS: &[&str] = &["types", "wire", "auth", "engine", "config", "sim"]
 const UNSAFE_ALLOWED: &[&str] = &["src/shard/ring.rs", "src/shard/ring/", "src/shard/descriptors.rs", "src/loadgen/ceiling.rs"];
 
 /// Functions over [`FUNCTION_LINES_MAX`] that are waiting to be cut. Entries leave this list; none may enter it.
-const LONG_FUNCTIONS: &[(&str, &str)] = &[("src/mesh/tests.rs", "run_random"), ("src/wire/frame/reference.rs", "walk")];
+const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
 const TOP_LEVEL: &[&str] = &[
     ".ci",
@@ -68,7 +68,7 @@ const COLUMNS_MAX: usize = 130;
 const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 70;
 const BLOB_BYTES_MAX: u64 = 256 * 1024;
-/// `expect` per 1,000 shipped lines.
+/// `expect` per 1,000 shipped lines, blank lines and comments not counted. May fall, not rise.
 const EXPECTS_PER_THOUSAND_MAX: f64 = 4.0;
 /// Shortest text that can say why an `expect` holds.
 const EXPECT_REASON_BYTES_MIN: usize = 12;
