@@ -33,6 +33,10 @@ pub(super) struct Draft {
 #[derive(Clone, Debug, PartialEq)]
 enum Asked {
     Draft(usize),
+    /// Who is online, where only the device's own user can be.
+    Alone,
+    /// What is unread, where nothing can be.
+    NothingUnread,
     Other,
 }
 
@@ -122,11 +126,25 @@ impl Device {
 
     /// Asks anything that is answered.
     pub fn ask(&mut self, node: &mut Node, kind: &str, data: Value) {
+        self.ask_for(node, kind, data, Asked::Other);
+    }
+
+    /// Makes sure that of `users` only its own is online.
+    pub fn expect_alone(&mut self, node: &mut Node, users: &[String]) {
+        self.ask_for(node, "get_presence", json!({"user_ids": users}), Asked::Alone);
+    }
+
+    /// Makes sure that nothing is unread.
+    pub fn expect_nothing_unread(&mut self, node: &mut Node) {
+        self.ask_for(node, "get_unread", json!({}), Asked::NothingUnread);
+    }
+
+    fn ask_for(&mut self, node: &mut Node, kind: &str, data: Value, asked: Asked) {
         self.asked += 1;
         let id = format!("{}-{}-{}", self.user, self.name, self.asked);
         let Some(link) = self.link.as_mut() else { return };
         link.asked_sync |= kind == "sync";
-        link.asked.insert(id.clone(), Asked::Other);
+        link.asked.insert(id.clone(), asked);
         node.say(link.line, &json!({"type": kind, "message_id": id, "data": data}));
     }
 
@@ -243,8 +261,15 @@ impl Device {
         let Some(asked) = link.asked.remove(id) else {
             panic!("{}: an answer to nothing: {push}", self.name());
         };
-        let Asked::Draft(which) = asked else { return };
         let data = &push["data"];
+        let which = match asked {
+            Asked::Draft(which) => which,
+            Asked::Alone => return self.judge_presence(data),
+            Asked::NothingUnread => {
+                return assert_eq!(data["total"], 0, "{}: unread after everything was read: {push}", self.name());
+            }
+            Asked::Other => return,
+        };
         let draft = &mut self.drafts[which];
         if push["type"] == "error" {
             draft.refused |= data["temporary"] != true;
@@ -259,6 +284,14 @@ impl Device {
         }
         draft.ack = Some(ack);
         self.had.entry(conversation).or_default().insert(seq);
+    }
+
+    fn judge_presence(&self, data: &Value) {
+        for entry in data["users"].as_array().expect("a list of users") {
+            let online = entry["status"] == "online";
+            let devices = u64::from(entry["user_id"] == self.user.as_str());
+            assert_eq!((online, entry["devices"].as_u64()), (devices == 1, Some(devices)), "{}: {entry}", self.name());
+        }
     }
 
     /// What it has of a conversation after `after`, without a gap.

@@ -371,10 +371,27 @@ impl Run {
             self.with(at, |device, node| device.sync(node, &named));
         }
         self.settle(at);
+        if lacking {
+            self.judge_lists(at);
+        }
         let line = self.devices[at].line().expect("a settled device is connected");
         self.node.close(line);
         self.pass(8_000);
         assert!(self.devices[at].line().is_none(), "{} said goodbye and was not let go", self.devices[at].name());
+    }
+
+    /// Alone on the node, with everything read.
+    fn judge_lists(&mut self, at: usize) {
+        let (users, conversations) = (self.users.clone(), self.conversations_of(at));
+        self.with(at, |device, node| {
+            for conversation in conversations {
+                device.ask(node, "mark_read", json!({"conversation_id": conversation.as_str(), "seq": 1_000_000}));
+            }
+            device.expect_alone(node, &users);
+        });
+        self.settle(at);
+        self.with(at, |device, node| device.expect_nothing_unread(node));
+        self.settle(at);
     }
 
     fn settle(&mut self, at: usize) {
@@ -391,8 +408,16 @@ impl Run {
         panic!("{} does not come to rest: {:?}", self.devices[at].name(), self.devices[at].line());
     }
 
-    /// Everybody is gone: nothing of them may be left.
+    /// Everybody goes, of themselves or because the node is drained: nothing of them may be left.
     fn leave(mut self) {
+        if self.random.bool() {
+            (0..self.devices.len()).for_each(|at| self.connect(at));
+            let ms = self.random.u64(..200);
+            self.pass(ms);
+            self.node.drain(2_000);
+            self.pass(8_000);
+            assert!(self.devices.iter().all(|device| device.line().is_none()), "a drained node holds connections");
+        }
         self.pass(15_000);
         for (shard, left) in self.node.leftovers().into_iter().enumerate() {
             assert_eq!(left, Leftovers::default(), "left behind on shard {shard}");

@@ -773,5 +773,40 @@ fn a_group_made_again_goes_on_behind_its_old_log() {
     });
 }
 
+#[test]
+fn what_was_written_between_two_memberships_stays_unread() {
+    let small = |plan: &mut Plan| plan.settings.outbox_bytes_max = 2_000;
+    on_all_shards_with(small, |mut world| {
+        let (ann, bob) = (world.online("ann", "phone"), world.online("bob", "phone"));
+        world.ask(ann, "create_group", json!({"group_id": "g", "members": ["bob"]}));
+        world.ask(ann, "send_message", json!({"group_id": "g", "content": "before"}));
+        world.node.close(bob);
+        world.settle();
+        world.ask(ann, "remove_from_group", json!({"group_id": "g", "user_ids": ["bob"]}));
+        world.ask(ann, "send_message", json!({"group_id": "g", "content": "secret"}));
+        world.ask(ann, "invite_to_group", json!({"group_id": "g", "user_ids": ["bob"]}));
+        let bob = world.auth("bob", "phone", json!({}));
+        world.node.set_reading(bob, false);
+        world.settle();
+        for at in 0..60 {
+            world.send(ann, &at.to_string(), json!({"group_id": "g", "content": at.to_string()}));
+        }
+        world.settle();
+        world.node.set_reading(bob, true);
+        world.node.run_ms(1_000);
+        assert_eq!(world.contents(bob), (0..60).map(|at| at.to_string()).collect::<Vec<_>>());
+        world.end();
+    });
+}
+
+#[test]
+fn seeds_hold() {
+    for seed in 0..24 {
+        if let Err(failure) = super::run::run(seed, 4_000) {
+            panic!("seed {seed}: {}\n{:#?}", failure.why, failure.steps);
+        }
+    }
+}
+
 /// Seeds per story and number of shards.
 const SEEDS: u64 = 10;
