@@ -12,13 +12,8 @@ use crate::config::{Config, ConfigErrors, Limits, Status, StoreKind};
 use crate::control::{self, ControlHandle, ControlParts, KickTarget, Phase, Readiness};
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
-<<<<<<< HEAD
 use crate::shard::{self, DriverSettings, Order};
-use crate::store::{CommitSample, MemoryBackend};
-=======
-use crate::shard::{self, Order};
 use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend};
->>>>>>> store
 use crate::types::envelope::Body;
 
 use super::signals::{Wish, wishes};
