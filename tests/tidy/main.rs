@@ -25,8 +25,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("server", 4),
     ("loadgen", 4),
     ("cli", 5),
-    ("bin", 6),
     ("main", 6),
+    ("bin", 6),
     ("lib", 6),
 ];
 
@@ -68,7 +68,7 @@ const COLUMNS_MAX: usize = 130;
 const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 70;
 const BLOB_BYTES_MAX: u64 = 256 * 1024;
-/// `expect` per 1,000 shipped lines.
+/// `expect` per 1,000 shipped lines, blank lines and comments not counted. May fall, not rise.
 const EXPECTS_PER_THOUSAND_MAX: f64 = 4.0;
 /// Shortest text that can say why an `expect` holds.
 const EXPECT_REASON_BYTES_MIN: usize = 12;
