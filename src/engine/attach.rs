@@ -168,8 +168,9 @@ impl Shard {
                 seq: row.delivered_any.max(row.start_seq),
             })
             .collect();
-        let write = Write::Device { user: user.clone(), device: device.clone(), at: turn.now.wall, deliveries };
-        self.store(Operation::Write(write), Pending::Device, turn);
+        let write = Box::new(Write::Device { user: user.clone(), device: device.clone(), at: turn.now.wall, deliveries });
+        let owner = self.owner_of_user(user);
+        self.route_anew(owner, Body::PersistUser { user: user.clone(), write }, turn);
     }
 
     /// Puts a cursor where the device stands in one conversation.
@@ -397,7 +398,30 @@ impl Shard {
 
 /// Owner of the user.
 impl Shard {
+    /// Writes something of a user's own.
+    pub(super) fn write_for_user(&mut self, user: UserId, write: Write, turn: &mut Turn<'_>) {
+        self.users.fences.entry(user.clone()).or_default().writes += 1;
+        self.store(Operation::Write(write), Pending::UserWrite(user), turn);
+    }
+
+    /// The store has answered such a write: what waited for the last of them goes on.
+    pub(super) fn user_written(&mut self, user: &UserId, turn: &mut Turn<'_>) {
+        let Some(fence) = self.users.fences.get_mut(user) else { return };
+        fence.writes -= 1;
+        if fence.writes > 0 {
+            return;
+        }
+        let waiting = self.users.fences.swap_remove(user).map(|fence| fence.waiting).unwrap_or_default();
+        for body in waiting {
+            self.route_anew(self.id, body, turn);
+        }
+    }
+
     pub(super) fn attach_user(&mut self, asker: Asker, wishes: Wishes, turn: &mut Turn<'_>) {
+        // A device that comes back at once must find what it has had before.
+        if let Some(fence) = self.users.fences.get_mut(&asker.user) {
+            return fence.waiting.push(Body::AttachUser { asker, wishes });
+        }
         if self.store_is_full() {
             self.route(asker.address.shard, Body::Refused { address: asker.address, close: CloseCode::Overloaded }, turn);
             return;
@@ -490,8 +514,7 @@ impl Shard {
         if found.sessions.is_empty() {
             self.users.online.swap_remove(&user);
             self.counters.online_users -= 1;
-            let write = Write::LastSeen { user: user.clone(), at };
-            self.store(Operation::Write(write), Pending::LastSeen, turn);
+            self.write_for_user(user.clone(), Write::LastSeen { user: user.clone(), at }, turn);
             self.presence_of(&user, Some(at), turn);
         } else if !found.sessions.iter().any(|attached| attached.device == device) {
             self.presence_of(&user, None, turn);

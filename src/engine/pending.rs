@@ -73,13 +73,8 @@ pub enum Pending {
         gather: u64,
         entries: Vec<crate::types::push::PresenceEntry>,
     },
-    /// Delivery state: written again at the next chance when it fails.
-    Deliveries {
-        session: Option<SessionKey>,
-    },
-    /// A device's registration: tried again at its next visit when it fails.
-    Device,
-    LastSeen,
+    /// Something of a user's own. A failure loses nothing: what is not known to be delivered is delivered again.
+    UserWrite(UserId),
 }
 
 /// A page of a log on its way to a cursor.

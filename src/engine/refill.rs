@@ -254,20 +254,9 @@ impl Shard {
             }
         }
         if !deliveries.is_empty() {
-            let write = Operation::Write(Write::Deliveries(deliveries));
-            self.store(write, Pending::Deliveries { session: Some(key) }, turn);
-        }
-    }
-
-    pub(super) fn deliveries_written(&mut self, session: Option<SessionKey>, written: bool) {
-        if written {
-            return;
-        }
-        // Nothing is lost: what is not known to be delivered is delivered again. Try all of it at the next beat.
-        if let Some(session) = session.and_then(|key| self.session(key)) {
-            for cursor in &mut session.cursors {
-                cursor.persisted = Seq::NONE;
-            }
+            let owner = self.owner_of_user(&user);
+            let write = Box::new(Write::Deliveries(deliveries));
+            self.route_anew(owner, Body::PersistUser { user, write }, turn);
         }
     }
 }

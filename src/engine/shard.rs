@@ -169,6 +169,7 @@ impl Shard {
             rooms: self.rooms.len(),
             users_online: self.users.online.len(),
             watchers: self.users.watchers.len(),
+            fences: self.users.fences.len(),
             pending: self.pending.len(),
             local: self.local.len(),
             walks: self.busy_rooms.len(),
@@ -192,6 +193,7 @@ impl Shard {
             Body::Notify { user, kind, content, asker } => self.notify(user, kind, content, asker, turn),
             Body::AttachUser { asker, wishes } => self.attach_user(asker, wishes, turn),
             Body::DetachUser { user, device, address, at } => self.detach_user(user, device, address, at, turn),
+            Body::PersistUser { user, write } => self.write_for_user(user, *write, turn),
             Body::AskPresence { asker, users, watch, gather } => self.ask_presence(asker, users, watch, gather, turn),
             Body::Watch { users, address, session } => self.watch(users, address, session),
             Body::Unwatch { users, address } => self.unwatch(&users, address),
@@ -271,8 +273,7 @@ impl Shard {
             Pending::PresenceLastSeen { asker, gather, entries } => {
                 self.presence_last_seen(*asker, gather, entries, reply.result, turn)
             }
-            Pending::Deliveries { session } => self.deliveries_written(session, reply.result.is_ok()),
-            Pending::Device | Pending::LastSeen => {}
+            Pending::UserWrite(user) => self.user_written(&user, turn),
         }
     }
 
@@ -456,6 +457,7 @@ pub struct Leftovers {
     pub rooms: usize,
     pub users_online: usize,
     pub watchers: usize,
+    pub fences: usize,
     pub pending: usize,
     pub local: usize,
     pub walks: usize,

@@ -5,6 +5,7 @@
 use indexmap::IndexMap;
 use smallvec::SmallVec;
 
+use crate::types::envelope::Body;
 use crate::types::{DeviceId, SessionAddress, SessionId, UserId};
 
 use super::Hasher;
@@ -14,6 +15,16 @@ use super::Hasher;
 pub struct Users {
     pub online: IndexMap<UserId, User, Hasher>,
     pub watchers: IndexMap<UserId, Vec<Watcher>, Hasher>,
+    /// Users of whom something is being written: what would read it waits.
+    pub fences: IndexMap<UserId, Fence, Hasher>,
+}
+
+/// Writes under way for a user, and what waits for them.
+#[derive(Debug, Default)]
+pub struct Fence {
+    pub writes: u32,
+    /// At most one per connecting session and one per question of a session.
+    pub waiting: Vec<Body>,
 }
 
 /// A user who is online.
@@ -39,7 +50,11 @@ pub struct Watcher {
 
 impl Users {
     pub fn new(hasher: Hasher) -> Users {
-        Users { online: IndexMap::with_hasher(hasher.clone()), watchers: IndexMap::with_hasher(hasher) }
+        Users {
+            online: IndexMap::with_hasher(hasher.clone()),
+            watchers: IndexMap::with_hasher(hasher.clone()),
+            fences: IndexMap::with_hasher(hasher),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::id::{ConversationId, DeviceId, GroupId, RequestId, Seq, SessionAddres
 use super::outcome::{CloseCode, Fault};
 use super::push::{PresenceEntry, Push};
 use super::record::{RawJson, Role, SharedMessage};
-use super::storage::UserState;
+use super::storage::{UserState, Write};
 use super::time::Millis;
 
 /// The longest way of a message: home → conversation owner → user owner → home.
@@ -85,6 +85,11 @@ pub enum Body {
         device: DeviceId,
         address: SessionAddress,
         at: Millis,
+    },
+    /// Writes something of a user's own (devices, delivery state); the user's owner lets no reading of it overtake it.
+    PersistUser {
+        user: UserId,
+        write: Box<Write>,
     },
     /// Presence of users: once, and on every change when `watch`.
     AskPresence {

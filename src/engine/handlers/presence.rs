@@ -207,6 +207,11 @@ impl Shard {
         gather: u64,
         turn: &mut Turn<'_>,
     ) {
+        // Somebody is just leaving: when is being written.
+        let leaving = users.iter().find(|user| !self.users.online.contains_key(*user) && self.users.fences.contains_key(*user));
+        if let Some(fence) = leaving.cloned().and_then(|user| self.users.fences.get_mut(&user)) {
+            return fence.waiting.push(Body::AskPresence { asker, users, watch, gather });
+        }
         let entries: Vec<PresenceEntry> = users.iter().map(|user| self.entry_of(user, None)).collect();
         let offline: Vec<UserId> = entries.iter().filter(|entry| !entry.online).map(|entry| entry.user.clone()).collect();
         if watch {
