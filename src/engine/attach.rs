@@ -504,6 +504,10 @@ impl Shard {
         at: Millis,
         turn: &mut Turn<'_>,
     ) {
+        if let Some(fence) = self.users.fences.get_mut(&user) {
+            // It has left before it was let in.
+            fence.waiting.retain(|body| !matches!(body, Body::AttachUser { asker, .. } if asker.address == address));
+        }
         let Some(found) = self.users.online.get_mut(&user) else { return };
         let before = found.sessions.len();
         found.sessions.retain(|attached| attached.address != address);

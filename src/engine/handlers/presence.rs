@@ -207,16 +207,16 @@ impl Shard {
         gather: u64,
         turn: &mut Turn<'_>,
     ) {
+        if watch {
+            self.watch(users.clone(), asker.address, asker.session);
+        }
         // Somebody is just leaving: when is being written.
         let leaving = users.iter().find(|user| !self.users.online.contains_key(*user) && self.users.fences.contains_key(*user));
         if let Some(fence) = leaving.cloned().and_then(|user| self.users.fences.get_mut(&user)) {
-            return fence.waiting.push(Body::AskPresence { asker, users, watch, gather });
+            return fence.waiting.push(Body::AskPresence { asker, users, watch: false, gather });
         }
         let entries: Vec<PresenceEntry> = users.iter().map(|user| self.entry_of(user, None)).collect();
         let offline: Vec<UserId> = entries.iter().filter(|entry| !entry.online).map(|entry| entry.user.clone()).collect();
-        if watch {
-            self.watch(users, asker.address, asker.session);
-        }
         if offline.is_empty() || self.store_is_full() {
             let body = Body::PresencePart { address: asker.address, gather, entries };
             return self.route(asker.address.shard, body, turn);
