@@ -26,6 +26,9 @@ pub trait Backend: Send {
     /// Forgets messages older than `before`, at most about `messages_max` of them; returns how many. Going on later continues
     /// where it stopped. The end of a log never moves back.
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault>;
+
+    /// Called a few times a second, busy or idle: what is to be done without being asked, such as trying a failed disk again.
+    fn tend(&mut self) {}
 }
 
 /// Reading from several threads at once.
@@ -48,5 +51,9 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
 
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
         (**self).prune(before, messages_max)
+    }
+
+    fn tend(&mut self) {
+        (**self).tend();
     }
 }

@@ -123,6 +123,10 @@ impl<B: Backend> Backend for FaultyBackend<B> {
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
         self.inner.prune(before, messages_max)
     }
+
+    fn tend(&mut self) {
+        self.inner.tend();
+    }
 }
 
 fn injected() -> StoreFault {

@@ -6,6 +6,7 @@
 
 mod backend;
 mod client;
+mod embedded;
 mod faults;
 mod memory;
 mod submission;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use backend::{Backend, Outcome, ReadSide};
 pub use client::{Refused, StoreClient};
+pub use embedded::{Durability, EmbeddedBackend, EmbeddedSettings, StoreOpenFault};
 pub use faults::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;
 pub use submission::{Desk, Served, Submission};

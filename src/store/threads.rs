@@ -178,6 +178,7 @@ struct Writer {
     observer: Option<Observer>,
     started: (Instant, Millis),
     pruned_at: Instant,
+    tended_at: Instant,
 }
 
 impl Writer {
@@ -190,14 +191,15 @@ impl Writer {
     ) -> Writer {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = (Instant::now(), Millis(wall.as_millis() as u64));
-        Writer { backend, receiver, counter, desk: Desk::default(), settings, observer, started, pruned_at: started.0 }
+        let desk = Desk::default();
+        Writer { backend, receiver, counter, desk, settings, observer, started, pruned_at: started.0, tended_at: started.0 }
     }
 
     fn run(mut self) {
         let mut batch = Vec::new();
         let mut served_clients = Vec::new();
         loop {
-            match self.receiver.recv_timeout(PRUNE_EVERY) {
+            match self.receiver.recv_timeout(TEND_EVERY) {
                 Ok(first) => {
                     let begun = Instant::now();
                     self.gather(first, &mut batch);
@@ -210,6 +212,10 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.tended_at.elapsed() >= TEND_EVERY {
+                self.backend.tend();
+                self.tended_at = Instant::now();
             }
             self.prune();
         }
@@ -263,5 +269,6 @@ fn run_reader(read_side: &dyn ReadSide, receiver: &Receiver<Submission>, mut cou
 
 /// Reads that travel together to one reader: few, so that several readers share a turn's reads.
 const READS_TOGETHER_MAX: usize = 8;
+const TEND_EVERY: Duration = Duration::from_millis(250);
 const PRUNE_EVERY: Duration = Duration::from_millis(500);
 const PRUNE_MESSAGES: usize = 2_000;

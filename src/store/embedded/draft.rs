@@ -1,0 +1,277 @@
+//! Owns a batch while it is made: what it will write, seen by its own later writes, and how to take one write back. Lives on the
+//! writer's thread.
+
+use std::collections::BTreeMap;
+
+use fjall::{Iter, OwnedWriteBatch, Slice};
+
+use super::cache::Recent;
+use super::codec::{ConversationRecord, RowRecord, decode_head};
+use super::keys;
+use super::tables::{Look, Space, Tables, Trouble};
+use crate::types::record::Message;
+use crate::types::{ConversationId, Millis, Seq, UserId};
+
+/// A conversation as the writer knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Conversation {
+    pub record: ConversationRecord,
+    pub head: Seq,
+    /// The newest time of its messages.
+    pub newest: Millis,
+}
+
+/// What the writer keeps between batches.
+#[derive(Debug)]
+pub struct Ledger {
+    conversations: Recent<ConversationId, Conversation>,
+    /// None: known not to exist.
+    rows: Recent<Slice, Option<RowRecord>>,
+    pending: [BTreeMap<Slice, Option<Slice>>; Space::ALL.len()],
+    undo: Vec<Undo>,
+    /// The number of the next new conversation.
+    next_number: u64,
+    /// Of the hashes that name first uses.
+    pub seed: u64,
+}
+
+#[derive(Debug)]
+enum Undo {
+    Pending(Space, Slice, Option<Option<Slice>>),
+    Conversation(ConversationId, Option<Conversation>),
+    Row(Slice, Option<Option<RowRecord>>),
+}
+
+impl Ledger {
+    /// What `tables` hold.
+    pub fn load(tables: &Tables, seed: u64) -> Result<Ledger, Trouble> {
+        let last = tables.range(Space::Numbers, Slice::from(&[0][..]), None).next_back();
+        let last = match last {
+            Some(guard) => keys::seq_of(&guard.key()?).map_or(0, |number| number.0),
+            None => 0,
+        };
+        Ok(Ledger {
+            conversations: Recent::new(CONVERSATIONS_MAX),
+            rows: Recent::new(ROWS_MAX),
+            pending: Default::default(),
+            undo: Vec::new(),
+            next_number: last + 1,
+            seed,
+        })
+    }
+
+    pub fn draft<'a>(&'a mut self, tables: &'a Tables) -> Draft<'a> {
+        self.undo.clear();
+        Draft { tables, ledger: self }
+    }
+
+    /// Takes back what was done since the last [`draft`](Ledger::draft).
+    pub fn take_back(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::Pending(space, key, Some(value)) => {
+                    self.pending[space as usize].insert(key, value);
+                }
+                Undo::Pending(space, key, None) => {
+                    self.pending[space as usize].remove(&key);
+                }
+                Undo::Conversation(id, Some(conversation)) => {
+                    self.conversations.put(&id, conversation);
+                }
+                Undo::Conversation(id, None) => self.conversations.remove(&id),
+                Undo::Row(key, Some(row)) => {
+                    self.rows.put(&key, row);
+                }
+                Undo::Row(key, None) => self.rows.remove(&key),
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pending.iter().all(BTreeMap::is_empty)
+    }
+
+    /// Moves the batch into one of the database.
+    pub fn pour(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch) {
+        for space in Space::ALL {
+            let keyspace = tables.keyspace(space);
+            for (key, value) in std::mem::take(&mut self.pending[space as usize]) {
+                match value {
+                    Some(value) => batch.insert(keyspace, key, value),
+                    None => batch.remove(keyspace, key),
+                }
+            }
+        }
+        self.conversations.trim();
+        self.rows.trim();
+    }
+
+    /// Retention has moved the beginning of a log.
+    pub fn forget(&mut self, id: &ConversationId) {
+        self.conversations.remove(id);
+    }
+}
+
+/// One write in the making.
+pub struct Draft<'a> {
+    tables: &'a Tables,
+    pub ledger: &'a mut Ledger,
+}
+
+impl Draft<'_> {
+    pub fn put(&mut self, space: Space, key: Slice, value: Vec<u8>) {
+        self.set(space, key, Some(Slice::from(value)));
+    }
+
+    pub fn delete(&mut self, space: Space, key: Slice) {
+        self.set(space, key, None);
+    }
+
+    fn set(&mut self, space: Space, key: Slice, value: Option<Slice>) {
+        let before = self.ledger.pending[space as usize].insert(key.clone(), value);
+        self.ledger.undo.push(Undo::Pending(space, key, before));
+    }
+
+    /// Everything under a prefix, this batch's own writes included.
+    pub fn listed(&self, space: Space, prefix: Slice) -> Result<BTreeMap<Slice, Slice>, Trouble> {
+        let mut found = BTreeMap::new();
+        for guard in self.prefix(space, prefix.clone()) {
+            let (key, value) = guard.into_inner()?;
+            found.insert(key, value);
+        }
+        let pending = self.ledger.pending[space as usize].range(prefix.clone()..);
+        for (key, value) in pending.take_while(|(key, _)| key.starts_with(&prefix)) {
+            match value {
+                Some(value) => found.insert(key.clone(), value.clone()),
+                None => found.remove(key),
+            };
+        }
+        Ok(found)
+    }
+
+    /// The conversation, when there is one. `head` is where its owner believes the log to end.
+    pub fn conversation(&mut self, id: &ConversationId, head: Option<Seq>) -> Result<Option<Conversation>, Trouble> {
+        if let Some(known) = self.ledger.conversations.get(id) {
+            return Ok(Some(*known));
+        }
+        let Some(record) = self.conversation_record(id)? else { return Ok(None) };
+        let (head, newest) = self.end(&record, head, id)?;
+        let conversation = Conversation { record, head, newest: newest.max(record.newest) };
+        self.ledger.conversations.put(id, conversation);
+        Ok(Some(conversation))
+    }
+
+    /// The end of a log and its time. What the owner believes is checked: two look-ups are less than a search for the end.
+    fn end(&self, record: &ConversationRecord, head: Option<Seq>, id: &ConversationId) -> Result<(Seq, Millis), Trouble> {
+        let time = |key: &[u8], bytes: &[u8]| {
+            decode_head(key, bytes).map(|head| head.created_at).map_err(Trouble::at(Space::Messages, id.as_str()))
+        };
+        if let Some(head) = head.filter(|head| *head > Seq::NONE) {
+            let key = keys::message(record.number, head);
+            let found = self.tables.get(Space::Messages, &key)?;
+            if let Some(bytes) = found
+                && self.tables.get(Space::Messages, &keys::message(record.number, head.next()))?.is_none()
+            {
+                return Ok((head, time(&key, &bytes)?));
+            }
+        }
+        match self.tables.last_message(record.number)? {
+            Some((seq, key, bytes)) => Ok((seq, time(&key, &bytes)?)),
+            None => Ok((record.first_kept.previous(), Millis(0))),
+        }
+    }
+
+    /// The conversation, made when there is none.
+    pub fn conversation_or_new(&mut self, id: &ConversationId, head: Option<Seq>) -> Result<Conversation, Trouble> {
+        if let Some(known) = self.conversation(id, head)? {
+            return Ok(known);
+        }
+        let number = self.ledger.next_number;
+        self.ledger.next_number += 1;
+        let record = ConversationRecord { number, first_kept: Seq(1), slack_ms: 0, newest: Millis(0) };
+        let key = keys::number(number);
+        let value = super::codec::encode_conversation_id(id, &key);
+        self.put(Space::Numbers, key, value);
+        self.put_record(id, &record);
+        let conversation = Conversation { record, head: Seq::NONE, newest: Millis(0) };
+        self.set_conversation(id, conversation);
+        Ok(conversation)
+    }
+
+    /// Puts a message with its `seq` at the end of its log.
+    pub fn push(&mut self, mut conversation: Conversation, message: &Message) {
+        let key = keys::message(conversation.record.number, message.seq);
+        let value = super::codec::encode_message(message, &key);
+        self.put(Space::Messages, key, value);
+        conversation.head = message.seq;
+        if message.created_at < conversation.newest {
+            let record = &mut conversation.record;
+            record.slack_ms = record.slack_ms.max(conversation.newest.0 - message.created_at.0);
+            record.newest = conversation.newest;
+            let record = *record;
+            self.put_record(&message.conversation, &record);
+        }
+        conversation.newest = conversation.newest.max(message.created_at);
+        self.set_conversation(&message.conversation, conversation);
+    }
+
+    fn put_record(&mut self, id: &ConversationId, record: &ConversationRecord) {
+        let key = keys::conversation(id);
+        let value = record.encode(&key);
+        self.put(Space::Conversations, key, value);
+    }
+
+    fn set_conversation(&mut self, id: &ConversationId, conversation: Conversation) {
+        let before = self.ledger.conversations.put(id, conversation);
+        self.ledger.undo.push(Undo::Conversation(id.clone(), before));
+    }
+
+    /// A user's row; None when there is none.
+    pub fn row(&mut self, user: &UserId, conversation: &ConversationId) -> Result<Option<RowRecord>, Trouble> {
+        let key = keys::row(user, conversation);
+        if let Some(known) = self.ledger.rows.get(&key) {
+            return Ok(known.clone());
+        }
+        let row = match self.get(Space::Rows, &key)? {
+            Some(bytes) => {
+                Some(RowRecord::decode(&key, &bytes).map_err(Trouble::at(Space::Rows, format!("{user} in {conversation}")))?)
+            }
+            None => None,
+        };
+        self.ledger.rows.put(&key, row.clone());
+        Ok(row)
+    }
+
+    /// Writes a row, or deletes it.
+    pub fn set_row(&mut self, user: &UserId, conversation: &ConversationId, row: Option<RowRecord>) {
+        let key = keys::row(user, conversation);
+        match &row {
+            Some(row) => self.put(Space::Rows, key.clone(), row.encode(&key)),
+            None => self.delete(Space::Rows, key.clone()),
+        }
+        let before = self.ledger.rows.put(&key, row);
+        self.ledger.undo.push(Undo::Row(key, before));
+    }
+
+    /// Everything this batch puts between two keys of a table.
+    pub fn pending(&self, space: Space, from: Slice, to: Slice) -> impl Iterator<Item = (&Slice, &Slice)> {
+        self.ledger.pending[space as usize].range(from..to).filter_map(|(key, value)| Some((key, value.as_ref()?)))
+    }
+}
+
+/// Look-ups see this batch; stretches do not.
+impl Look for Draft<'_> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, Trouble> {
+        match self.ledger.pending[space as usize].get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.tables.get(space, key),
+        }
+    }
+
+    fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter {
+        self.tables.range(space, from, to)
+    }
+}
+
+const CONVERSATIONS_MAX: usize = 32_768;
+const ROWS_MAX: usize = 32_768;

@@ -1,0 +1,252 @@
+//! Owns looking through the database's journals before it is opened. The database itself would silently cut a journal at the
+//! first thing it cannot read; here only a tail that nobody was told of is cut, and any other damage stops the start.
+//!
+//! Every commit writes [`MARK`] with its number and the last number that was on disk by then. Of a batch that cannot be read, the
+//! marks around it say whether it had been on disk.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::codec;
+
+/// Key of the mark. No other table has a key of this length that begins with a control character.
+pub const MARK: &[u8] = b"\x01commit";
+
+/// What a mark says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Of this commit: 1 for the first, without gaps.
+    pub number: u64,
+    /// The last commit known to be on disk when this one was written.
+    pub synced: u64,
+}
+
+impl Mark {
+    pub fn encode(self) -> Vec<u8> {
+        codec::encode_numbers([self.number, self.synced], MARK)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Mark> {
+        let [number, synced] = codec::decode_numbers(MARK, bytes).ok()?;
+        Some(Mark { number, synced })
+    }
+}
+
+/// What is to be there when the database is opened.
+#[derive(Clone, Copy, Debug)]
+pub enum Keep {
+    /// Everything readable.
+    All,
+    /// Nothing after this commit: it failed, whatever can be read of it.
+    UpTo(u64),
+}
+
+/// Why the database must not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalFault {
+    #[error("journal {} is damaged at byte {at}, among messages that had been acknowledged", path.display())]
+    Damaged { path: PathBuf, at: u64 },
+    #[error("cannot read journal {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// Cuts what must not be replayed from the journals in `folder`; returns how many bytes that were.
+pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
+    let (mut last, mut synced) = (0, 0);
+    let mut cut: Option<(usize, u64, bool)> = None;
+    let journals = journals(folder).map_err(|source| JournalFault::Io { path: folder.to_owned(), source })?;
+    for (place, path) in journals.iter().enumerate() {
+        let io = |source| JournalFault::Io { path: path.clone(), source };
+        let mut scan = Scan::open(path).map_err(io)?;
+        while let Some(mark) = scan.batch().map_err(io)? {
+            let Some(mark) = mark else { continue };
+            synced = synced.max(mark.synced);
+            if cut.is_none() {
+                if matches!(keep, Keep::UpTo(number) if mark.number > number) {
+                    cut = Some((place, scan.begun, false));
+                } else {
+                    last = last.max(mark.number);
+                }
+            }
+        }
+        if !scan.rest_is_empty().map_err(io)? {
+            cut = cut.or(Some((place, scan.begun, true)));
+            synced = synced.max(scan.synced_in_rest().map_err(io)?);
+        }
+    }
+    let Some((place, at, unreadable)) = cut else { return Ok(0) };
+    if unreadable && synced > last {
+        return Err(JournalFault::Damaged { path: journals[place].clone(), at });
+    }
+    let mut bytes = 0;
+    for (path, at) in journals[place..].iter().zip([at].into_iter().chain(std::iter::repeat(0))) {
+        bytes += truncate(path, at).map_err(|source| JournalFault::Io { path: path.clone(), source })?;
+    }
+    Ok(bytes)
+}
+
+fn truncate(path: &Path, at: u64) -> io::Result<u64> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let bytes = file.metadata()?.len().saturating_sub(at);
+    file.set_len(at)?;
+    file.sync_all()?;
+    Ok(bytes)
+}
+
+/// Oldest first.
+fn journals(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found: Vec<(u64, PathBuf)> = Vec::new();
+    match std::fs::read_dir(folder) {
+        Ok(entries) => {
+            for entry in entries {
+                let path = entry?.path();
+                let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+                if path.extension().is_some_and(|extension| extension == "jnl") {
+                    found.extend(number.map(|number| (number, path)));
+                }
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// One journal, batch by batch.
+struct Scan {
+    reader: BufReader<File>,
+    length: u64,
+    /// Where the next batch begins, and where the last one that was asked for began.
+    at: u64,
+    begun: u64,
+    items: Vec<u8>,
+}
+
+/// A batch that could not be read to its end.
+enum Broken {
+    Content,
+    Io(io::Error),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Broken {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Broken::Content,
+            _ => Broken::Io(error),
+        }
+    }
+}
+
+impl Scan {
+    fn open(path: &Path) -> io::Result<Scan> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok(Scan { reader: BufReader::with_capacity(1 << 18, file), length, at: 0, begun: 0, items: Vec::new() })
+    }
+
+    /// The next batch's mark, None where it has none; None when there is no whole batch here.
+    fn batch(&mut self) -> io::Result<Option<Option<Mark>>> {
+        self.begun = self.at;
+        self.items.clear();
+        match read_batch(&mut self.reader, &mut self.items, self.length) {
+            Ok((mark, bytes)) => {
+                self.at += bytes;
+                Ok(Some(mark))
+            }
+            Err(Broken::Content) => Ok(None),
+            Err(Broken::Io(error)) => Err(error),
+        }
+    }
+
+    /// Only zeros follow: room that was made in advance.
+    fn rest_is_empty(&mut self) -> io::Result<bool> {
+        self.reader.seek(SeekFrom::Start(self.begun))?;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match self.reader.read(&mut buffer)? {
+                0 => return Ok(true),
+                read if buffer[..read].iter().any(|byte| *byte != 0) => return Ok(false),
+                _ => {}
+            }
+        }
+    }
+
+    /// The furthest that any whole batch behind an unreadable place says to have been on disk.
+    fn synced_in_rest(&mut self) -> io::Result<u64> {
+        let mut rest = Vec::new();
+        self.reader.seek(SeekFrom::Start(self.begun))?;
+        self.reader.read_to_end(&mut rest)?;
+        let (mut at, mut synced) = (1, 0);
+        while let Some(start) = rest.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == START)) {
+            at += start;
+            self.items.clear();
+            let mut reader = &rest[at..];
+            match read_batch(&mut reader, &mut self.items, rest.len() as u64) {
+                Ok((mark, bytes)) => {
+                    synced = synced.max(mark.unwrap_or_default().synced);
+                    at += bytes as usize;
+                }
+                Err(_) => at += 1,
+            }
+        }
+        Ok(synced)
+    }
+}
+
+/// Reads a batch as the database writes it: a start with a count, items, an end with their checksum. Returns its mark and length.
+fn read_batch(reader: &mut impl Read, items: &mut Vec<u8>, bytes_max: u64) -> Result<(Option<Mark>, u64), Broken> {
+    if array::<1>(reader)?[0] != START {
+        return Err(Broken::Content);
+    }
+    let count = u32::from_le_bytes(array(reader)?);
+    array::<8>(reader)?;
+    let mut mark = None;
+    for _ in 0..count {
+        mark = read_item(reader, items, bytes_max)?.or(mark);
+    }
+    let [tag, checksum @ ..] = array::<9>(reader)?;
+    if tag != END || u64::from_le_bytes(checksum) != xxh3_64(items) || array::<4>(reader)? != TRAILER {
+        return Err(Broken::Content);
+    }
+    Ok((mark, 13 + items.len() as u64 + 13))
+}
+
+fn read_item(reader: &mut impl Read, items: &mut Vec<u8>, bytes_max: u64) -> Result<Option<Mark>, Broken> {
+    let [tag] = array::<1>(reader)?;
+    items.push(tag);
+    if tag == CLEAR {
+        items.extend_from_slice(&array::<8>(reader)?);
+        return Ok(None);
+    }
+    if tag != ITEM {
+        return Err(Broken::Content);
+    }
+    let header = array::<20>(reader)?;
+    items.extend_from_slice(&header);
+    let number = |from: usize| u32::from_le_bytes([header[from], header[from + 1], header[from + 2], header[from + 3]]);
+    let (key_bytes, value_bytes) = (usize::from(u16::from_le_bytes([header[10], header[11]])), number(16) as usize);
+    let (begin, end) = (items.len(), items.len() + key_bytes + value_bytes);
+    if end as u64 > bytes_max {
+        return Err(Broken::Content);
+    }
+    items.resize(end, 0);
+    reader.read_exact(&mut items[begin..])?;
+    let (key, value) = items[begin..].split_at(key_bytes);
+    Ok(if key == MARK { Mark::decode(value) } else { None })
+}
+
+fn array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+const START: u8 = 1;
+const ITEM: u8 = 2;
+const END: u8 = 3;
+const CLEAR: u8 = 4;
+const TRAILER: [u8; 4] = *b"FJL\x03";

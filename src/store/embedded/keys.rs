@@ -1,0 +1,132 @@
+//! Owns the keys of every table: what lies beside what, so that every question is one look-up or one stretch. Identifiers hold
+//! no control characters, so a zero byte ends them. Pure.
+
+use fjall::Slice;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use crate::types::record::Message;
+use crate::types::{ConversationId, DeviceId, GroupId, MessageId, Seq, UserId};
+
+/// `messages`: conversation number, then `seq`, both big-endian: a log is one stretch in its order.
+pub fn message(number: u64, seq: Seq) -> Slice {
+    Slice::from(pair(number, seq))
+}
+
+/// The `seq` in a key of `messages` or `hidden`.
+pub fn seq_of(key: &[u8]) -> Option<Seq> {
+    key.last_chunk::<8>().map(|bytes| Seq(u64::from_be_bytes(*bytes)))
+}
+
+/// `conversations`: by id.
+pub fn conversation(id: &ConversationId) -> Slice {
+    Slice::from(id.as_str())
+}
+
+/// `numbers`: conversation number to id.
+pub fn number(number: u64) -> Slice {
+    Slice::from(number.to_be_bytes())
+}
+
+/// `ids`: message id to its place.
+pub fn message_id(id: MessageId) -> Slice {
+    Slice::from(id.0.to_be_bytes())
+}
+
+/// `first_uses`: a hash of sender and client id; of what the system writes, of conversation and client id. None without one.
+pub fn first_use(message: &Message, seed: u64) -> Option<Slice> {
+    let client_id = message.client_id.as_ref()?;
+    let mut text = smallvec::SmallVec::<[u8; 160]>::new();
+    match &message.sender {
+        Some(sender) => {
+            text.push(b'u');
+            text.extend_from_slice(sender.as_str().as_bytes());
+        }
+        None => {
+            text.push(b'c');
+            text.extend_from_slice(message.conversation.as_str().as_bytes());
+        }
+    }
+    text.push(0);
+    text.extend_from_slice(client_id.as_str().as_bytes());
+    Some(Slice::from(xxh3_128_with_seed(&text, seed).to_be_bytes()))
+}
+
+/// `rows`: user, then conversation id.
+pub fn row(user: &UserId, conversation: &ConversationId) -> Slice {
+    joined(user.as_str().as_bytes(), conversation.as_str().as_bytes())
+}
+
+/// All rows, all devices or all hidden messages of a user.
+pub fn of_user(user: &UserId) -> Slice {
+    joined(user.as_str().as_bytes(), &[])
+}
+
+/// What comes after the user in a key that begins with one.
+pub fn after_user<'a>(key: &'a [u8], user: &UserId) -> &'a [u8] {
+    key.get(user.as_str().len() + 1..).unwrap_or_default()
+}
+
+/// `devices`: user, then device.
+pub fn device(user: &UserId, device: &DeviceId) -> Slice {
+    joined(user.as_str().as_bytes(), device.as_str().as_bytes())
+}
+
+/// `hidden`: user, then conversation number, then `seq`.
+pub fn hidden(user: &UserId, number: u64, seq: Seq) -> Slice {
+    joined(user.as_str().as_bytes(), &pair(number, seq))
+}
+
+/// `last_seen`: by user.
+pub fn last_seen(user: &UserId) -> Slice {
+    Slice::from(user.as_str())
+}
+
+/// `groups`: the group's own record.
+pub fn group(group: &GroupId) -> Slice {
+    joined(group.as_str().as_bytes(), b"r")
+}
+
+/// `groups`: all members in order of joining.
+pub fn members(group: &GroupId) -> Slice {
+    joined(group.as_str().as_bytes(), b"m")
+}
+
+/// `groups`: one member by order of joining.
+pub fn member(group: &GroupId, order: u64) -> Slice {
+    let mut tail = [b'm', 0, 0, 0, 0, 0, 0, 0, 0];
+    tail[1..].copy_from_slice(&order.to_be_bytes());
+    joined(group.as_str().as_bytes(), &tail)
+}
+
+/// `groups`: a user's order of joining.
+pub fn member_order(group: &GroupId, user: &UserId) -> Slice {
+    let mut key = Vec::with_capacity(group.as_str().len() + user.as_str().len() + 2);
+    key.extend_from_slice(group.as_str().as_bytes());
+    key.extend_from_slice(&[0, b'u']);
+    key.extend_from_slice(user.as_str().as_bytes());
+    Slice::from(key)
+}
+
+/// First key after all that begin with `prefix`; None when there is none.
+pub fn after_prefix(prefix: &[u8]) -> Option<Slice> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Some(Slice::from(end));
+        }
+    }
+    None
+}
+
+fn pair(number: u64, seq: Seq) -> [u8; 16] {
+    ((u128::from(number) << 64) | u128::from(seq.0)).to_be_bytes()
+}
+
+fn joined(head: &[u8], tail: &[u8]) -> Slice {
+    let mut key = Vec::with_capacity(head.len() + 1 + tail.len());
+    key.extend_from_slice(head);
+    key.push(0);
+    key.extend_from_slice(tail);
+    Slice::from(key)
+}

@@ -1,0 +1,355 @@
+//! Owns everything on disk: the store of servers that must lose nothing. One batch of the writer is one atomic commit, and `Ok`
+//! means that it is on disk (`durability = "commit"`).
+//!
+//! Never believes a disk that has failed once: after a failed commit nothing is written until the database has been opened anew
+//! from what is on disk, without the commit that failed. Reads go on meanwhile. The backend lives on the writer's thread, its
+//! [`ReadSide`] on the readers'.
+
+mod cache;
+mod codec;
+mod draft;
+mod journal;
+mod keys;
+mod lists;
+mod open;
+mod prune;
+mod read;
+mod tables;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use fjall::PersistMode;
+
+use super::backend::{Backend, Outcome, ReadSide};
+use crate::types::Millis;
+use crate::types::storage::{Read, StoreFault, Write};
+
+use draft::Ledger;
+use journal::{Keep, MARK, Mark};
+use open::Folder;
+use tables::{Look, Space, Tables, Trouble, Tuning};
+
+pub use open::StoreOpenFault;
+
+/// How to keep things on disk.
+#[derive(Clone, Debug)]
+pub struct EmbeddedSettings {
+    /// The data folder; made when it is missing. It belongs to one process.
+    pub path: PathBuf,
+    pub durability: Durability,
+    /// Memory for blocks that were read.
+    pub cache_bytes: u64,
+    /// Memory about which what was written goes from memory to tables. A burst may take some times as much.
+    pub write_buffer_bytes: u64,
+}
+
+impl EmbeddedSettings {
+    pub fn new(path: impl Into<PathBuf>) -> EmbeddedSettings {
+        EmbeddedSettings {
+            path: path.into(),
+            durability: Durability::Commit,
+            cache_bytes: CACHE_BYTES,
+            write_buffer_bytes: WRITE_BUFFER_BYTES,
+        }
+    }
+}
+
+/// What `Ok` promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on disk.
+    Commit,
+    /// The operating system has it; it is on disk within about half a second.
+    Memory,
+}
+
+/// The store on disk.
+pub struct EmbeddedBackend {
+    settings: EmbeddedSettings,
+    shared: Arc<Shared>,
+    ledger: Ledger,
+    /// What [`Tables::open`] drops first uses by.
+    first_uses_since: Arc<AtomicU64>,
+    /// The last commit that was applied, and the last that is on disk.
+    number: u64,
+    synced: u64,
+    failed: Option<Failed>,
+    /// The conversation at which pruning goes on.
+    prune_at: u64,
+    /// Makes the next commit fail as if the disk had.
+    #[cfg(test)]
+    sync_fails: bool,
+    /// Dropped last.
+    folder: Folder,
+}
+
+#[derive(Debug)]
+struct Failed {
+    reason: String,
+    retry_at: Instant,
+}
+
+/// What writer and readers share: the open database, which is away while it is opened anew.
+struct Shared {
+    tables: RwLock<Option<Tables>>,
+    reason: Mutex<String>,
+}
+
+impl Shared {
+    fn read(&self, read: &Read) -> Outcome {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(tables) = &*tables else {
+            return Err(StoreFault::Unavailable(self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()));
+        };
+        // The database may meet damaged tables with a panic; that is to end one answer, not the reader.
+        match catch_unwind(AssertUnwindSafe(|| tables.view().read(read))) {
+            Ok(answer) => answer.map_err(unavailable),
+            Err(_) => Err(StoreFault::Unavailable("the database could not read what it holds: a file is damaged".to_owned())),
+        }
+    }
+}
+
+impl ReadSide for Shared {
+    fn read(&self, read: &Read) -> Outcome {
+        Shared::read(self, read)
+    }
+}
+
+impl EmbeddedBackend {
+    /// Opens the store, which may be empty, and recovers what was acknowledged before the last end, however that came.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, another process has it, a newer version wrote it, or its files are damaged.
+    pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedBackend, StoreOpenFault> {
+        let folder = Folder::open(&settings.path)?;
+        let first_uses_since = Arc::new(AtomicU64::new(0));
+        let (tables, mark) = open_tables(&folder, &settings, &first_uses_since, Keep::All)?;
+        let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
+        let seed = seed(&tables).map_err(trouble)?;
+        let ledger = Ledger::load(&tables, seed).map_err(trouble)?;
+        let shared = Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) };
+        Ok(EmbeddedBackend {
+            settings,
+            shared: Arc::new(shared),
+            ledger,
+            first_uses_since,
+            number: mark.number,
+            synced: mark.number,
+            failed: None,
+            prune_at: 0,
+            #[cfg(test)]
+            sync_fails: false,
+            folder,
+        })
+    }
+
+    /// Writes what the ledger holds as one commit.
+    fn flush(&mut self, durability: Durability) -> Result<(), String> {
+        let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(tables) = &*tables else { return Err("the database is closed".to_owned()) };
+        let mode = match durability {
+            Durability::Commit => PersistMode::SyncData,
+            Durability::Memory => PersistMode::Buffer,
+        };
+        #[cfg(test)]
+        let mode = if self.sync_fails { PersistMode::Buffer } else { mode };
+        let mut batch = tables.database().batch().durability(Some(mode));
+        self.ledger.pour(tables, &mut batch);
+        let mark = Mark { number: self.number + 1, synced: self.synced };
+        batch.insert(tables.keyspace(Space::Meta), MARK, mark.encode());
+        batch.commit().map_err(|error| error.to_string())?;
+        #[cfg(test)]
+        if std::mem::take(&mut self.sync_fails) {
+            return Err("injected".to_owned());
+        }
+        self.number = mark.number;
+        if durability == Durability::Commit {
+            self.synced = mark.number;
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, reason: String) -> StoreFault {
+        tracing::error!(%reason, "the store has failed: nothing is accepted until its disk works again");
+        self.failed = Some(Failed { reason: reason.clone(), retry_at: Instant::now() + RETRY_EVERY });
+        StoreFault::Unavailable(reason)
+    }
+
+    /// Opens the database anew after a failure, when it is time to. What was written by the commit that failed is not believed.
+    fn recover(&mut self) -> Result<(), StoreFault> {
+        let Some(failed) = &self.failed else { return Ok(()) };
+        if Instant::now() < failed.retry_at {
+            return Err(StoreFault::Unavailable(failed.reason.clone()));
+        }
+        match self.reopen() {
+            Ok(()) => {
+                tracing::info!(commit = self.number, "the store works again");
+                self.failed = None;
+                Ok(())
+            }
+            Err(reason) => {
+                *self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.clone();
+                self.failed = Some(Failed { reason: reason.clone(), retry_at: Instant::now() + RETRY_EVERY });
+                Err(StoreFault::Unavailable(reason))
+            }
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), String> {
+        // As long as the disk takes nothing, what is open can still be read.
+        self.folder.probe().map_err(|error| format!("the disk takes nothing: {error}"))?;
+        let acknowledged = match self.settings.durability {
+            Durability::Commit => self.synced,
+            Durability::Memory => self.number,
+        };
+        let mut open = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
+        drop(open.take());
+        let keep = Keep::UpTo(acknowledged);
+        let (tables, mark) =
+            open_tables(&self.folder, &self.settings, &self.first_uses_since, keep).map_err(|fault| fault.to_string())?;
+        if mark.number < acknowledged {
+            return Err(format!("the disk has lost what was acknowledged: commit {} of {acknowledged}", mark.number));
+        }
+        self.ledger = Ledger::load(&tables, self.ledger.seed).map_err(|trouble| trouble.to_string())?;
+        (self.number, self.synced) = (mark.number, mark.number);
+        *open = Some(tables);
+        Ok(())
+    }
+}
+
+/// Opens the database, without what `keep` leaves out, and makes sure that what it has read is on disk.
+fn open_tables(
+    folder: &Folder,
+    settings: &EmbeddedSettings,
+    first_uses_since: &Arc<AtomicU64>,
+    keep: Keep,
+) -> Result<(Tables, Mark), StoreOpenFault> {
+    let path = folder.database();
+    let cut = journal::mend(&path, keep).map_err(|fault| StoreOpenFault::Journal { fault })?;
+    if cut > 0 {
+        tracing::warn!(bytes = cut, "cut an unfinished commit from the journal; it had not been acknowledged");
+    }
+    let tuning = Tuning { cache_bytes: settings.cache_bytes, write_buffer_bytes: settings.write_buffer_bytes };
+    let open = || -> Result<(Tables, Mark), Trouble> {
+        let tables = Tables::open(&path, &tuning, first_uses_since)?;
+        tables.database().persist(PersistMode::SyncAll)?;
+        let mark = match tables.get(Space::Meta, MARK)? {
+            Some(bytes) => Mark::decode(&bytes).ok_or(codec::Damaged).map_err(Trouble::at(Space::Meta, "commit"))?,
+            None => Mark::default(),
+        };
+        Ok((tables, mark))
+    };
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble)),
+        Err(_) => Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
+    }
+}
+
+/// Of the hashes that name first uses: chosen once, kept with the data.
+fn seed(tables: &Tables) -> Result<u64, Trouble> {
+    if let Some(bytes) = tables.get(Space::Meta, SEED)? {
+        let [seed] = codec::decode_numbers(SEED, &bytes).map_err(Trouble::at(Space::Meta, "seed"))?;
+        return Ok(seed);
+    }
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| fjall::Error::Io(std::io::Error::other(error)))?;
+    let seed = u64::from_le_bytes(bytes);
+    tables.keyspace(Space::Meta).insert(SEED, codec::encode_numbers([seed], SEED))?;
+    tables.database().persist(PersistMode::SyncAll)?;
+    Ok(seed)
+}
+
+fn unavailable(trouble: Trouble) -> StoreFault {
+    let reason = trouble.to_string();
+    tracing::error!(%reason, "the store cannot answer");
+    StoreFault::Unavailable(reason)
+}
+
+impl Backend for EmbeddedBackend {
+    fn commit(&mut self, writes: &mut Vec<Write>, outcomes: &mut Vec<Outcome>) {
+        if let Err(fault) = self.recover() {
+            outcomes.extend(writes.drain(..).map(|_| Err(fault.clone())));
+            return;
+        }
+        let begun = outcomes.len();
+        {
+            let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+            let tables = tables.as_ref().expect("a store that has not failed is open");
+            for write in writes.drain(..) {
+                if let Write::Append(append) = &write {
+                    self.first_uses_since.fetch_max(append.dedupe_since.0, Ordering::Relaxed);
+                }
+                let outcome = self.ledger.draft(tables).write(write);
+                if outcome.is_err() {
+                    self.ledger.take_back();
+                }
+                outcomes.push(outcome.map_err(unavailable));
+            }
+        }
+        if self.ledger.is_empty() {
+            return;
+        }
+        if let Err(reason) = self.flush(self.settings.durability) {
+            let fault = self.fail(reason);
+            outcomes[begun..].iter_mut().for_each(|outcome| *outcome = Err(fault.clone()));
+        }
+    }
+
+    fn read(&mut self, read: &Read) -> Outcome {
+        self.shared.read(read)
+    }
+
+    fn read_side(&self) -> Option<Arc<dyn ReadSide>> {
+        Some(self.shared.clone())
+    }
+
+    fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
+        self.recover()?;
+        let pruned = self.draft_prune(before, messages_max).map_err(unavailable)?;
+        if !self.ledger.is_empty() {
+            self.flush(self.settings.durability).map_err(|reason| self.fail(reason))?;
+        }
+        Ok(pruned)
+    }
+
+    fn tend(&mut self) {
+        if self.recover().is_err() || self.number == self.synced {
+            return;
+        }
+        let persisted = match &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(tables) => tables.database().persist(PersistMode::SyncData).map_err(|error| error.to_string()),
+            None => return,
+        };
+        match persisted {
+            Ok(()) => self.synced = self.number,
+            Err(reason) => {
+                self.fail(reason);
+            }
+        }
+    }
+}
+
+impl Drop for EmbeddedBackend {
+    /// Leaves a mark behind the last commit, so that damage to that commit cannot be taken for an unfinished one.
+    fn drop(&mut self) {
+        if self.failed.is_none() {
+            for _ in 0..2 {
+                let _ = self.flush(Durability::Commit);
+            }
+        }
+    }
+}
+
+const SEED: &[u8] = b"\x01seed";
+const CACHE_BYTES: u64 = 32 << 20;
+const WRITE_BUFFER_BYTES: u64 = 32 << 20;
+/// How often a failed database is tried again.
+const RETRY_EVERY: Duration = Duration::from_millis(500);

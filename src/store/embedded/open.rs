@@ -1,0 +1,144 @@
+//! Owns the data folder: making it, its lock, its format. Never opens a folder that another process uses or a newer version wrote.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::journal::JournalFault;
+use super::tables::Trouble;
+
+/// Why the store cannot be opened. Every message says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreOpenFault {
+    #[error("{} is in use by {holder}: stop it first, or set another store.path", path.display())]
+    InUse { path: PathBuf, holder: String },
+    #[error("no permission for the data folder {}: let this user own it (sudo chown -R \"$USER\" {0}), or set store.path", path.display())]
+    Permission { path: PathBuf },
+    #[error("cannot use {} as data folder: {source}; set store.path to a folder on a local disk", path.display())]
+    Unusable { path: PathBuf, source: io::Error },
+    #[error(
+        "{} has data format {found}, this version knows formats up to {known}: start a newer version, or set another store.path",
+        path.display()
+    )]
+    Newer { path: PathBuf, found: u64, known: u64 },
+    #[error("{} is no format file of this program: it is damaged, or store.path belongs to something else", path.display())]
+    Format { path: PathBuf },
+    #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
+    Journal { fault: JournalFault },
+    #[error("the database in {} cannot be opened: {reason}; restore it from a backup, or move it away to start empty", path.display())]
+    Database { path: PathBuf, reason: String },
+}
+
+impl StoreOpenFault {
+    pub(super) fn trouble(path: &Path, trouble: &Trouble) -> StoreOpenFault {
+        StoreOpenFault::Database { path: path.to_owned(), reason: trouble.to_string() }
+    }
+}
+
+/// A data folder that is ours until this is dropped.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Its lock goes with the descriptor, however the process ends.
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder when it is missing, takes its lock, and checks its format.
+    pub fn open(path: &Path) -> Result<Folder, StoreOpenFault> {
+        let unusable = |source: io::Error| match source.kind() {
+            io::ErrorKind::PermissionDenied => StoreOpenFault::Permission { path: path.to_owned() },
+            _ => StoreOpenFault::Unusable { path: path.to_owned(), source },
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK));
+        let mut lock = lock.map_err(unusable)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                // Whoever holds it may not have written its number yet.
+                let _ = lock.read_to_string(&mut pid);
+                let holder = match pid.trim() {
+                    "" => "another process".to_owned(),
+                    pid => format!("process {pid}"),
+                };
+                return Err(StoreOpenFault::InUse { path: path.to_owned(), holder });
+            }
+            Err(errno) => return Err(unusable(errno.into())),
+        }
+        let folder = Folder { path: path.to_owned(), _lock: lock };
+        folder.sign().map_err(unusable)?;
+        folder.check_format(unusable)?;
+        Ok(folder)
+    }
+
+    /// Where the database lies.
+    pub fn database(&self) -> PathBuf {
+        self.path.join(DATABASE)
+    }
+
+    /// An error when the disk does not take what starting again needs.
+    pub fn probe(&self) -> io::Result<()> {
+        let path = self.path.join(PROBE);
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&path)?;
+            file.write_all(&vec![1; PROBE_BYTES])?;
+            file.sync_all()
+        };
+        let written = write();
+        std::fs::remove_file(&path)?;
+        written
+    }
+
+    fn sign(&self) -> io::Result<()> {
+        let mut lock = &self._lock;
+        lock.set_len(0)?;
+        lock.seek(SeekFrom::Start(0))?;
+        writeln!(lock, "{}", std::process::id())
+    }
+
+    /// Writes the format where nothing is yet, and refuses what a newer version wrote. Older formats would be brought up to date
+    /// here; there are none yet.
+    fn check_format(&self, unusable: impl Fn(io::Error) -> StoreOpenFault) -> Result<(), StoreOpenFault> {
+        let path = self.path.join(FORMAT);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.database().exists() => {
+                return self.write_format().map_err(unusable);
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+                return Err(StoreOpenFault::Format { path });
+            }
+            Err(error) => return Err(unusable(error)),
+        };
+        match text.trim_end().strip_prefix(FORMAT_TEXT).and_then(|number| number.parse::<u64>().ok()) {
+            Some(FORMAT_NUMBER) => Ok(()),
+            Some(found) if found > FORMAT_NUMBER => {
+                Err(StoreOpenFault::Newer { path: self.path.clone(), found, known: FORMAT_NUMBER })
+            }
+            _ => Err(StoreOpenFault::Format { path }),
+        }
+    }
+
+    fn write_format(&self) -> io::Result<()> {
+        let fresh = self.path.join(FORMAT_FRESH);
+        let mut file = File::create(&fresh)?;
+        writeln!(file, "{FORMAT_TEXT}{FORMAT_NUMBER}")?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, self.path.join(FORMAT))?;
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+const LOCK: &str = "corehub.lock";
+const FORMAT: &str = "corehub.format";
+const FORMAT_FRESH: &str = "corehub.format.new";
+const FORMAT_TEXT: &str = "corehub data format ";
+const FORMAT_NUMBER: u64 = 1;
+const DATABASE: &str = "store";
+const PROBE: &str = "corehub.probe";
+const PROBE_BYTES: usize = 1 << 20;

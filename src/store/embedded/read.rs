@@ -1,0 +1,272 @@
+//! Owns answering reads from the tables at one moment. Never writes. Lives on the reader threads, and on the writer's for reads
+//! that travel with writes.
+
+use std::sync::Arc;
+
+use fjall::Slice;
+
+use super::codec::{self, ConversationRecord, GroupRecord, RowRecord, device_hash};
+use super::keys;
+use super::tables::{Look, Space, Trouble, View};
+use crate::types::record::{SharedMessage, UserConversation};
+use crate::types::storage::{Answer, GroupState, RangePage, RangeQuery, Read, UserState};
+use crate::types::{ConversationId, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
+
+impl View<'_> {
+    pub fn read(&self, read: &Read) -> Result<Answer, Trouble> {
+        Ok(match read {
+            Read::Head { conversation } => Answer::Head(self.head_of(conversation)?),
+            Read::Group { group } => Answer::Group(self.group(group)?),
+            Read::User { user, device } => Answer::User(Box::new(self.user(user, device)?)),
+            Read::Row { user, device, conversation } => Answer::Row(self.one_row(user, device, conversation)?),
+            Read::Range(query) => Answer::Range(self.page(query)?),
+            Read::Locate { message_id } => Answer::Located(self.locate(*message_id)?),
+            Read::LastSeen { users } => {
+                let seen = users.iter().map(|user| Ok((user.clone(), self.last_seen(user)?)));
+                Answer::LastSeen(seen.collect::<Result<Vec<_>, Trouble>>()?)
+            }
+            Read::Summaries { user, limit, cursor } => self.summaries(user, *limit, cursor.as_deref())?,
+            Read::Unread { user } => self.unread(user)?,
+            Read::Search { user, query, conversation, limit, cursor } => {
+                self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())?
+            }
+        })
+    }
+
+    fn head_of(&self, id: &ConversationId) -> Result<Seq, Trouble> {
+        match self.conversation_record(id)? {
+            Some(record) => self.head(&record),
+            None => Ok(Seq::NONE),
+        }
+    }
+
+    fn group(&self, group: &GroupId) -> Result<Option<Box<GroupState>>, Trouble> {
+        let key = keys::group(group);
+        let place = || Trouble::at(Space::Groups, group.as_str());
+        let Some(bytes) = self.get(Space::Groups, &key)? else { return Ok(None) };
+        let record = GroupRecord::decode(&key, &bytes).map_err(place())?;
+        let mut members = Vec::new();
+        for guard in self.prefix(Space::Groups, keys::members(group)) {
+            let (key, bytes) = guard.into_inner()?;
+            members.push(codec::decode_member(&key, &bytes).map_err(place())?);
+        }
+        let head = self.head_of(&ConversationId::group(group))?;
+        Ok(Some(Box::new(GroupState { group: record.group, members, head })))
+    }
+
+    fn user(&self, user: &UserId, device: &DeviceId) -> Result<UserState, Trouble> {
+        let hash = device_hash(device.as_str());
+        let mut device_known = self.get(Space::Devices, &keys::device(user, device))?.is_some();
+        let mut conversations = Vec::new();
+        for row in self.rows(user)? {
+            let (id, row) = row?;
+            device_known |= row.delivered.iter().any(|(known, _)| *known == hash);
+            conversations.push(self.row_as_seen(id, &row, hash)?);
+        }
+        Ok(UserState { device_known, conversations, last_seen: self.last_seen(user)? })
+    }
+
+    fn one_row(&self, user: &UserId, device: &DeviceId, id: &ConversationId) -> Result<Option<Box<UserConversation>>, Trouble> {
+        let key = keys::row(user, id);
+        let Some(bytes) = self.get(Space::Rows, &key)? else { return Ok(None) };
+        let row = RowRecord::decode(&key, &bytes).map_err(Trouble::at(Space::Rows, format!("{user} in {id}")))?;
+        Ok(Some(Box::new(self.row_as_seen(id.clone(), &row, device_hash(device.as_str()))?)))
+    }
+
+    fn row_as_seen(&self, id: ConversationId, row: &RowRecord, device: u64) -> Result<UserConversation, Trouble> {
+        let head = match self.log(row.number, Seq(0), Seq(u64::MAX)).next_back() {
+            Some(guard) => keys::seq_of(&guard.key()?).unwrap_or_default(),
+            None => self.head_of(&id)?,
+        };
+        let delivered_any = row.delivered.iter().map(|(_, seq)| *seq).max().unwrap_or_default();
+        Ok(UserConversation {
+            conversation: id,
+            head,
+            start_seq: row.start_seq,
+            read_seq: row.read_seq,
+            delivered_device: row.delivered.iter().find(|(known, _)| *known == device).map(|(_, seq)| *seq),
+            delivered_any: delivered_any.max(row.start_seq),
+        })
+    }
+
+    /// All rows of a user.
+    pub(super) fn rows(
+        &self,
+        user: &UserId,
+    ) -> Result<impl Iterator<Item = Result<(ConversationId, RowRecord), Trouble>>, Trouble> {
+        let user = user.clone();
+        Ok(self.prefix(Space::Rows, keys::of_user(&user)).map(move |guard| {
+            let (key, bytes) = guard.into_inner()?;
+            let place = || Trouble::at(Space::Rows, user.as_str());
+            let id = std::str::from_utf8(keys::after_user(&key, &user)).ok().and_then(|id| ConversationId::parse(id).ok());
+            let id = id.ok_or(codec::Damaged).map_err(place())?;
+            Ok((id, RowRecord::decode(&key, &bytes).map_err(place())?))
+        }))
+    }
+
+    fn last_seen(&self, user: &UserId) -> Result<Option<Millis>, Trouble> {
+        let key = keys::last_seen(user);
+        let Some(bytes) = self.get(Space::LastSeen, &key)? else { return Ok(None) };
+        let [at] = codec::decode_numbers(&key, &bytes).map_err(Trouble::at(Space::LastSeen, user.as_str()))?;
+        Ok(Some(Millis(at)))
+    }
+
+    fn locate(&self, id: MessageId) -> Result<Option<SharedMessage>, Trouble> {
+        let key = keys::message_id(id);
+        let Some(bytes) = self.get(Space::Ids, &key)? else { return Ok(None) };
+        let [number, seq] = codec::decode_numbers(&key, &bytes).map_err(Trouble::at(Space::Ids, id.to_string()))?;
+        let key = keys::message(number, Seq(seq));
+        let Some(bytes) = self.get(Space::Messages, &key)? else { return Ok(None) };
+        let conversation = self.conversation_id(number)?;
+        decode(&key, &bytes, &conversation, Seq(seq)).map(Some)
+    }
+
+    fn page(&self, query: &RangeQuery) -> Result<RangePage, Trouble> {
+        let mut page = RangePage { messages: Vec::new(), has_more: false, covered: NOTHING, first_kept: Seq(1) };
+        let Some(record) = self.conversation_record(&query.conversation)? else { return Ok(page) };
+        page.first_kept = record.first_kept;
+        let Some((low, high)) = self.bounds(&record, query)? else { return Ok(page) };
+        let mut hidden = Hidden::of(self, query, record.number, low, high);
+        let mut expected = if query.newest { high } else { low.max(record.first_kept) };
+        let (mut log, mut weight_bytes) = (self.log(record.number, low, high), 0);
+        loop {
+            let guard = if query.newest { log.next_back() } else { log.next() };
+            let Some(guard) = guard else { break };
+            let (key, bytes) = guard.into_inner()?;
+            let seq = keys::seq_of(&key).unwrap_or_default();
+            let place = || format!("{} seq {}", query.conversation, expected.0);
+            if seq != expected {
+                return Err(Trouble::at(Space::Messages, format!("{} is missing", place()))(codec::Damaged));
+            }
+            expected = if query.newest { seq.previous() } else { seq.next() };
+            if hidden.has(seq)? {
+                continue;
+            }
+            let message = decode(&key, &bytes, &query.conversation, seq)?;
+            if !within(query, message.created_at) {
+                continue;
+            }
+            page.has_more = page.messages.len() as u32 >= query.limit.max(1) || weight_bytes >= query.bytes_max.max(1);
+            if page.has_more {
+                break;
+            }
+            weight_bytes += message.weight_bytes();
+            page.messages.push(message);
+        }
+        page.covered = covered(&page, query, &record, low, high);
+        if query.newest {
+            page.messages.reverse();
+        }
+        Ok(page)
+    }
+
+    /// First and last `seq` within all bounds, whether kept or pruned; None when there is nothing. Time bounds narrow to what is
+    /// kept.
+    fn bounds(&self, record: &ConversationRecord, query: &RangeQuery) -> Result<Option<(Seq, Seq)>, Trouble> {
+        let head = self.head(record)?;
+        let mut low = query.after.map_or(Seq(1), |after| Seq(after.0.saturating_add(1)));
+        let mut high = query.before.map_or(head, |before| before.previous().min(head));
+        if low <= high && (query.since.is_some() || query.until.is_some()) {
+            low = low.max(record.first_kept);
+            if let Some(since) = query.since {
+                // Of what is this far behind, all that is earlier is out of bounds, too.
+                let since = Millis(since.0.saturating_sub(record.slack_ms));
+                low = self.partition(record, &query.conversation, (low, high), |at| at < since)?;
+            }
+            if let Some(until) = query.until {
+                let until = Millis(until.0.saturating_add(record.slack_ms));
+                high = self.partition(record, &query.conversation, (low, high), |at| at < until)?.previous();
+            }
+        }
+        Ok((low <= high).then_some((low, high)))
+    }
+
+    /// The first `seq` within the bounds for which `before` no longer holds; the one after them when it always does.
+    pub(super) fn partition(
+        &self,
+        record: &ConversationRecord,
+        id: &ConversationId,
+        (low, high): (Seq, Seq),
+        before: impl Fn(Millis) -> bool,
+    ) -> Result<Seq, Trouble> {
+        let (mut low, mut high) = (low.0, high.0.saturating_add(1).max(low.0));
+        while low < high {
+            let middle = Seq(low + (high - low) / 2);
+            let key = keys::message(record.number, middle);
+            let place = || Trouble::at(Space::Messages, format!("{id} seq {}", middle.0));
+            let bytes = self.get(Space::Messages, &key)?.ok_or(codec::Damaged).map_err(place())?;
+            if before(codec::decode_head(&key, &bytes).map_err(place())?.created_at) {
+                low = middle.0 + 1;
+            } else {
+                high = middle.0;
+            }
+        }
+        Ok(Seq(low))
+    }
+}
+
+fn within(query: &RangeQuery, at: Millis) -> bool {
+    query.since.is_none_or(|since| at >= since) && query.until.is_none_or(|until| at < until)
+}
+
+/// What a page speaks for; its messages are still in the order in which they were found.
+fn covered(page: &RangePage, query: &RangeQuery, record: &ConversationRecord, low: Seq, high: Seq) -> (Seq, Seq) {
+    let timed = query.since.is_some() || query.until.is_some();
+    let ends = page.messages.first().zip(page.messages.last()).map(|(first, last)| (first.seq, last.seq));
+    match ends {
+        // Times that stepped back leave messages at both ends that are out of bounds.
+        None if timed && record.slack_ms > 0 => NOTHING,
+        Some((first, last)) if timed && record.slack_ms > 0 => (first.min(last), first.max(last)),
+        Some((_, last)) if page.has_more && query.newest => (last, high),
+        Some((_, last)) if page.has_more => (low, last),
+        _ => (low, high),
+    }
+}
+
+pub(super) fn decode(key: &Slice, bytes: &Slice, id: &ConversationId, seq: Seq) -> Result<SharedMessage, Trouble> {
+    let message = codec::decode_message(key, bytes, id, seq);
+    message.map(Arc::new).map_err(Trouble::at(Space::Messages, format!("{id} seq {}", seq.0)))
+}
+
+/// The hidden messages of a stretch, walked beside it.
+pub(super) struct Hidden {
+    walk: Option<fjall::Iter>,
+    newest: bool,
+    next: Option<Seq>,
+}
+
+impl Hidden {
+    fn of(view: &View<'_>, query: &RangeQuery, number: u64, low: Seq, high: Seq) -> Hidden {
+        match &query.viewer {
+            Some(viewer) => Hidden::walk(view, viewer, number, (low, high), query.newest),
+            None => Hidden { walk: None, newest: query.newest, next: None },
+        }
+    }
+
+    /// Of `viewer` in the numbered conversation, from either end.
+    pub(super) fn walk(view: &View<'_>, viewer: &UserId, number: u64, bounds: (Seq, Seq), newest: bool) -> Hidden {
+        let end = keys::hidden(viewer, number, Seq(bounds.1.0.saturating_add(1)));
+        let walk = view.range(Space::Hidden, keys::hidden(viewer, number, bounds.0), Some(end));
+        Hidden { walk: Some(walk), newest, next: None }
+    }
+
+    /// Whether `seq` is hidden; asked in the order of the walk.
+    pub(super) fn has(&mut self, seq: Seq) -> Result<bool, Trouble> {
+        loop {
+            match self.next {
+                Some(next) if next == seq => return Ok(true),
+                Some(next) if (next > seq) != self.newest => return Ok(false),
+                _ => {}
+            }
+            let Some(walk) = &mut self.walk else { return Ok(false) };
+            let guard = if self.newest { walk.next_back() } else { walk.next() };
+            match guard {
+                Some(guard) => self.next = keys::seq_of(&guard.key()?),
+                None => self.walk = None,
+            }
+        }
+    }
+}
+
+/// [`RangePage::covered`] when nothing was looked at.
+const NOTHING: (Seq, Seq) = (Seq(1), Seq(0));

@@ -1,0 +1,262 @@
+//! Owns the open database: its tables, how each is tuned, and looking into them. Never decides what is written. Shared by the
+//! writer and the readers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
+use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
+
+use super::codec::{self, ConversationRecord, Damaged, FirstUse};
+use super::keys;
+use crate::types::{ConversationId, Millis, Seq};
+
+/// What a table holds; `keys` says under which keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    Messages,
+    Conversations,
+    Numbers,
+    Ids,
+    FirstUses,
+    Rows,
+    Devices,
+    Hidden,
+    Groups,
+    LastSeen,
+    Meta,
+}
+
+impl Space {
+    pub const ALL: [Space; 11] = [
+        Space::Messages,
+        Space::Conversations,
+        Space::Numbers,
+        Space::Ids,
+        Space::FirstUses,
+        Space::Rows,
+        Space::Devices,
+        Space::Hidden,
+        Space::Groups,
+        Space::LastSeen,
+        Space::Meta,
+    ];
+
+    /// Its name on disk, which never changes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Space::Messages => "messages",
+            Space::Conversations => "conversations",
+            Space::Numbers => "numbers",
+            Space::Ids => "ids",
+            Space::FirstUses => "first_uses",
+            Space::Rows => "rows",
+            Space::Devices => "devices",
+            Space::Hidden => "hidden",
+            Space::Groups => "groups",
+            Space::LastSeen => "last_seen",
+            Space::Meta => "meta",
+        }
+    }
+
+    /// Its part of the write buffer, in sixteenths. What is seldom written is flushed when its journal is to go.
+    fn buffer_parts(self) -> u64 {
+        match self {
+            Space::Messages => 6,
+            Space::Ids | Space::FirstUses | Space::Rows => 2,
+            _ => 1,
+        }
+    }
+
+    fn options(self, write_buffer_bytes: u64) -> KeyspaceCreateOptions {
+        let options = KeyspaceCreateOptions::default()
+            .manual_journal_persist(true)
+            .max_memtable_size((write_buffer_bytes / 16 * self.buffer_parts()).max(BUFFER_BYTES_MIN));
+        // A filter pays where most look-ups find nothing; these find what they look for.
+        options.expect_point_read_hits(matches!(self, Space::Messages | Space::Ids | Space::Numbers))
+    }
+}
+
+/// Why looking failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    #[error("damaged record in table {table}, {place}: restore it from a backup")]
+    Damaged { table: &'static str, place: String },
+    #[error("cannot read the database: {0}")]
+    Engine(#[from] fjall::Error),
+}
+
+impl Trouble {
+    /// Says where a damaged record lies.
+    pub fn at(space: Space, place: impl Into<String>) -> impl FnOnce(Damaged) -> Trouble {
+        move |Damaged| Trouble::Damaged { table: space.name(), place: place.into() }
+    }
+}
+
+/// How the database is opened.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    pub cache_bytes: u64,
+    pub write_buffer_bytes: u64,
+}
+
+/// The open database.
+pub struct Tables {
+    database: Database,
+    keyspaces: [Keyspace; Space::ALL.len()],
+}
+
+impl Tables {
+    /// Opens or makes the database in `folder`. First uses from before `first_uses_since` are dropped when they are next touched.
+    pub fn open(folder: &Path, tuning: &Tuning, first_uses_since: &Arc<AtomicU64>) -> fjall::Result<Tables> {
+        let since = first_uses_since.clone();
+        let database = Database::builder(folder)
+            .cache_size(tuning.cache_bytes)
+            .manual_journal_persist(true)
+            // One does everything in turn; with more, one of them spins while another compacts.
+            .worker_threads(1)
+            .max_journaling_size(JOURNALS_BYTES_MAX)
+            .with_compaction_filter_factories(Arc::new(move |name| {
+                let factory: Arc<dyn Factory> = Arc::new(Expiry { since: since.clone() });
+                (name == Space::FirstUses.name()).then_some(factory)
+            }))
+            .open()?;
+        let open = |space: Space| database.keyspace(space.name(), || space.options(tuning.write_buffer_bytes));
+        let keyspaces = Space::ALL.into_iter().map(open).collect::<fjall::Result<Vec<_>>>()?;
+        let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace for each space"));
+        Ok(Tables { database, keyspaces })
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub fn keyspace(&self, space: Space) -> &Keyspace {
+        &self.keyspaces[space as usize]
+    }
+
+    /// Everything as it is now, unmoved by what is written meanwhile.
+    pub fn view(&self) -> View<'_> {
+        View { tables: self, snapshot: self.database.snapshot() }
+    }
+}
+
+/// Looking into tables.
+pub trait Look {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, Trouble>;
+
+    /// From `from` to before `to`, or to the end.
+    fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter;
+
+    fn prefix(&self, space: Space, prefix: Slice) -> Iter {
+        let end = keys::after_prefix(&prefix);
+        self.range(space, prefix, end)
+    }
+
+    /// The messages from `low` to `high`, both included.
+    fn log(&self, number: u64, low: Seq, high: Seq) -> Iter {
+        let end = match high.0.checked_add(1) {
+            Some(after) => keys::message(number, Seq(after)),
+            None => keys::message(number + 1, Seq(0)),
+        };
+        self.range(Space::Messages, keys::message(number, low), Some(end))
+    }
+
+    fn conversation_record(&self, id: &ConversationId) -> Result<Option<ConversationRecord>, Trouble> {
+        let key = keys::conversation(id);
+        let Some(bytes) = self.get(Space::Conversations, &key)? else { return Ok(None) };
+        ConversationRecord::decode(&key, &bytes).map(Some).map_err(Trouble::at(Space::Conversations, id.as_str()))
+    }
+
+    /// The id of a numbered conversation.
+    fn conversation_id(&self, number: u64) -> Result<ConversationId, Trouble> {
+        let key = keys::number(number);
+        let place = || Trouble::at(Space::Numbers, number.to_string());
+        let bytes = self.get(Space::Numbers, &key)?.ok_or_else(|| place()(Damaged))?;
+        codec::decode_conversation_id(&key, &bytes).map_err(place())
+    }
+
+    /// The newest message: its `seq` and record.
+    fn last_message(&self, number: u64) -> Result<Option<(Seq, Slice, Slice)>, Trouble> {
+        let Some(guard) = self.log(number, Seq(0), Seq(u64::MAX)).next_back() else { return Ok(None) };
+        let (key, value) = guard.into_inner()?;
+        let seq = keys::seq_of(&key).ok_or(Damaged).map_err(Trouble::at(Space::Messages, number.to_string()))?;
+        Ok(Some((seq, key, value)))
+    }
+
+    /// The end of a log. It outlives its messages.
+    fn head(&self, record: &ConversationRecord) -> Result<Seq, Trouble> {
+        match self.log(record.number, Seq(0), Seq(u64::MAX)).next_back() {
+            Some(guard) => {
+                keys::seq_of(&guard.key()?).ok_or(Damaged).map_err(Trouble::at(Space::Messages, record.number.to_string()))
+            }
+            None => Ok(record.first_kept.previous()),
+        }
+    }
+}
+
+/// The tables at one moment.
+pub struct View<'a> {
+    tables: &'a Tables,
+    snapshot: Snapshot,
+}
+
+impl Look for View<'_> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, Trouble> {
+        Ok(self.snapshot.get(self.tables.keyspace(space), key)?)
+    }
+
+    fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter {
+        let keyspace = self.tables.keyspace(space);
+        match to {
+            Some(to) => self.snapshot.range(keyspace, from..to),
+            None => self.snapshot.range(keyspace, from..),
+        }
+    }
+}
+
+/// The tables as they are whenever they are looked at; enough for the only one who writes.
+impl Look for Tables {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, Trouble> {
+        Ok(self.keyspace(space).get(key)?)
+    }
+
+    fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter {
+        match to {
+            Some(to) => self.keyspace(space).range(from..to),
+            None => self.keyspace(space).range(from..),
+        }
+    }
+}
+
+/// Drops first uses that no longer count, whenever their table is rewritten anyway.
+#[derive(Clone)]
+struct Expiry {
+    since: Arc<AtomicU64>,
+}
+
+impl Factory for Expiry {
+    fn name(&self) -> &str {
+        "expired first uses"
+    }
+
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(self.clone())
+    }
+}
+
+impl CompactionFilter for Expiry {
+    fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+        let since = Millis(self.since.load(Ordering::Relaxed));
+        // What is damaged stays: whoever needs it is to be told.
+        match FirstUse::decode(item.key(), &item.value()?) {
+            Ok(first) if first.created_at < since => Ok(Verdict::Remove),
+            _ => Ok(Verdict::Keep),
+        }
+    }
+}
+
+const BUFFER_BYTES_MIN: u64 = 256 << 10;
+/// The least the database allows; at start all of it may have to be read.
+const JOURNALS_BYTES_MAX: u64 = 64 << 20;
