@@ -292,7 +292,7 @@ const fn between(least: u64, most: u64) -> Bounds {
 }
 
 /// What keeps messages when nothing is said.
-pub const STORE_KIND_DEFAULT: &str = "memory";
+pub const STORE_KIND_DEFAULT: &str = "embedded";
 
 /// Durations are bounded in microseconds.
 const MILLISECOND: u64 = 1_000;

@@ -16,6 +16,7 @@ use crate::auth::AuthFault;
 use crate::config::{Config, ConfigErrors};
 use crate::control::ControlFault;
 use crate::shard::{ListenFault, ShardFault};
+use crate::store::StoreOpenFault;
 
 pub use echo::{EchoServer, echo};
 pub use serve::serve;
@@ -64,4 +65,6 @@ pub enum ServeError {
     Control(#[from] ControlFault),
     #[error("{0}")]
     Store(&'static str),
+    #[error(transparent)]
+    StoreOpen(#[from] StoreOpenFault),
 }

@@ -4,7 +4,7 @@ use crate::auth::{self, AuthRules, Verifier};
 use crate::config::{Algorithm, Config, Durability, Limits, SessionPolicy, StoreKind};
 use crate::engine::{self, Settings};
 use crate::shard::{Caps, DriverSettings, RingSettings};
-use crate::store::StoreSettings;
+use crate::store::{self, EmbeddedSettings, StoreSettings};
 use crate::wire::frame::FrameLimits;
 use crate::wire::upgrade::{OriginRule, UpgradeRules};
 
@@ -117,6 +117,14 @@ pub(super) fn store(limits: &Limits) -> StoreSettings {
         reader_threads: limits.store.readers,
         ..StoreSettings::default()
     }
+}
+
+pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
+    let durability = match config.store.durability {
+        Durability::Commit => store::Durability::Commit,
+        Durability::Memory => store::Durability::Memory,
+    };
+    EmbeddedSettings { durability, ..EmbeddedSettings::new(&config.store.path) }
 }
 
 /// What an acknowledgement promises, as operators are told.

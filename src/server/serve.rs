@@ -13,7 +13,7 @@ use crate::control::{self, ControlHandle, ControlParts, KickTarget, Phase, Readi
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
 use crate::shard::{self, DriverSettings, Order};
-use crate::store::{CommitSample, MemoryBackend};
+use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend};
 use crate::types::envelope::Body;
 
 use super::signals::{Wish, wishes};
@@ -192,13 +192,17 @@ fn kick(orders: &[InboxSender<Order>], target: KickTarget) -> bool {
 }
 
 fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>) -> Result<StorePlan, ServeError> {
-    let backend = match config.store.kind {
+    let backend: Box<dyn Backend> = match config.store.kind {
         StoreKind::Memory => Box::new(MemoryBackend::new(random())),
-        StoreKind::Embedded => {
-            return Err(ServeError::Store("store.kind = \"embedded\" is not part of this build: use \"memory\""));
-        }
+        StoreKind::Embedded => Box::new(EmbeddedBackend::open(resolve::embedded(config))?),
     };
     let counted = counts.clone();
+    match resolve::durability(config) {
+        "commit" => tracing::info!(path = %config.store.path.display(), "messages are acknowledged when they are on disk"),
+        _ => {
+            tracing::warn!("messages are acknowledged before they are on disk: a crash loses some (store.kind, store.durability)")
+        }
+    }
     let observer = move |sample: &CommitSample| {
         let mut counts = counted.lock().unwrap_or_else(PoisonError::into_inner);
         counts.metrics.commit_seconds.record_us(sample.elapsed.as_micros() as u64);

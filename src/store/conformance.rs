@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::backend::{Backend, Outcome};
+use crate::types::push::ConversationSummary;
 use crate::types::record::{
-    Delivery, Group, Member, Message, MessageExtra, MessageKind, MessageType, RawJson, Role, SharedMessage, UserConversation,
+    Delivery, Group, Member, Mentions, Message, MessageExtra, MessageKind, MessageType, RawJson, Role, SharedMessage,
+    UserConversation,
 };
 use crate::types::storage::{Answer, Append, GroupChange, GroupState, RangePage, RangeQuery, Read, UserState, Write};
 use crate::types::{ConversationId, DeviceId, GroupId, MessageId, Millis, RequestId, Seq, SessionId, UserId};
@@ -40,6 +42,10 @@ const PARTS: &[Part] = &[
     ("last seen is kept per user", last_seen),
     ("retention leaves the end where it is", prune),
     ("content survives unchanged", content),
+    ("summaries are paged, newest first", summaries),
+    ("unread messages are counted per conversation", unread),
+    ("search finds words of what may be read", search),
+    ("search is paged, newest first", search_pages),
 ];
 
 /// A backend and what makes it short to use.
@@ -638,7 +644,7 @@ fn content(mut probe: Probe) {
     draft.content = RawJson::from_validated("{\"n\":1.50e3,\"z\":\"\\u0000\\/\",\"a\":[null]}");
     draft.kind = MessageKind::Notification("friend_request".into());
     draft.extra = Some(Box::new(MessageExtra {
-        mentions: Some(crate::types::record::Mentions::Users(vec![user("x"), user("y")])),
+        mentions: Some(Mentions::Users(vec![user("x"), user("y")])),
         reply_to: Some(MessageId(u128::MAX)),
         loss_time_ms: Some(u64::MAX),
         ext: Some(RawJson::from_validated("{\"k\":[]}")),
@@ -652,7 +658,167 @@ fn content(mut probe: Probe) {
     assert_eq!(*probe.page(range(&conversation)).messages[0], draft);
     let mut all = message(&conversation, Some("ü%"), None, 1_000);
     all.kind = MessageKind::Chat(MessageType::Custom);
-    all.extra = Some(Box::new(MessageExtra { mentions: Some(crate::types::record::Mentions::All), ..MessageExtra::default() }));
+    all.extra = Some(Box::new(MessageExtra { mentions: Some(Mentions::All), ..MessageExtra::default() }));
     let stored = probe.append(all);
     assert_eq!(*probe.page(range(&conversation)).messages[1], *stored);
+}
+
+impl Probe {
+    /// Conversations of a page of summaries as (id, last `seq`, unread, whether a message is shown), and the next page's cursor.
+    fn summaries(&mut self, name: &str, limit: u32, cursor: Option<String>) -> (Vec<SummaryLine>, Option<String>) {
+        match self.read(Read::Summaries { user: user(name), limit, cursor }) {
+            Answer::Summaries { conversations, next } => {
+                let line = |of: &ConversationSummary| {
+                    (of.conversation.as_str().to_owned(), of.last_seq.0, of.unread, of.last_message.is_some())
+                };
+                (conversations.iter().map(line).collect(), next)
+            }
+            other => panic!("no summaries: {other:?}"),
+        }
+    }
+
+    fn unread(&mut self, name: &str) -> Vec<(String, u64, bool)> {
+        match self.read(Read::Unread { user: user(name) }) {
+            Answer::Unread(mut entries) => {
+                entries.sort_by(|one, other| one.conversation.cmp(&other.conversation));
+                entries.iter().map(|entry| (entry.conversation.as_str().to_owned(), entry.unread, entry.mentioned)).collect()
+            }
+            other => panic!("no counts: {other:?}"),
+        }
+    }
+
+    /// Contents found on all pages, in order.
+    fn found(&mut self, name: &str, query: &str, only: Option<&ConversationId>, limit: u32) -> Vec<String> {
+        let (mut contents, mut cursor) = (Vec::new(), None);
+        for _ in 0..100 {
+            let read = Read::Search { user: user(name), query: query.to_owned(), conversation: only.cloned(), limit, cursor };
+            match self.read(read) {
+                Answer::Found { messages, next } => {
+                    assert!(messages.len() <= limit as usize);
+                    contents.extend(messages.iter().map(|message| message.content.as_str().to_owned()));
+                    cursor = next;
+                }
+                other => panic!("nothing searched: {other:?}"),
+            }
+            if cursor.is_none() {
+                return contents;
+            }
+        }
+        panic!("pages without end");
+    }
+
+    fn say(&mut self, conversation: &ConversationId, sender: &str, content: &str, at: u64) {
+        let mut draft = message(conversation, Some(sender), None, at);
+        draft.content = RawJson::string(content);
+        self.append(draft);
+    }
+}
+
+type SummaryLine = (String, u64, u64, bool);
+
+fn summaries(mut probe: Probe) {
+    assert_eq!(probe.summaries("a", 10, None), (vec![], None));
+    probe.make_group("g", &[("a", 0), ("b", 0)]);
+    let room = ConversationId::group(&group("g"));
+    for (number, name) in ["b", "c", "d", "e"].into_iter().enumerate() {
+        for at in 0..3 {
+            probe.say(&private("a", name), name, "hello", 1_000 * (number as u64 + 1) + at);
+        }
+    }
+    probe.mark_read("a", &private("a", "c"), 2);
+    // What was said before a member came is counted nowhere and shown nowhere.
+    for at in 0..2 {
+        probe.say(&room, "b", "hello", 2_500 + at);
+    }
+    probe.change("g", |change| change.members_put = vec![member("z", Role::Member, 2)]);
+    assert_eq!(probe.summaries("z", 10, None), (vec![("g:g".to_owned(), 2, 0, false)], None));
+
+    let expected =
+        [("p:a:e", 3, 3, true), ("p:a:d", 3, 3, true), ("g:g", 2, 2, true), ("p:a:c", 3, 1, true), ("p:a:b", 3, 3, true)];
+    let expected: Vec<_> = expected.map(|(id, last, unread, shown)| (id.to_owned(), last, unread, shown)).into();
+    assert_eq!(probe.summaries("a", 10, None), (expected.clone(), None));
+    assert_eq!(probe.summaries("a", 5, None), (expected.clone(), None));
+    let (mut pages, mut cursor) = (Vec::new(), None);
+    for page in 0..3 {
+        let (lines, next) = probe.summaries("a", 2, cursor);
+        assert_eq!(next.is_some(), page < 2);
+        pages.extend(lines);
+        cursor = next;
+    }
+    assert_eq!(pages, expected);
+}
+
+fn unread(mut probe: Probe) {
+    assert_eq!(probe.unread("a"), vec![]);
+    let conversation = private("a", "b");
+    for at in 1..=6 {
+        probe.say(&conversation, "b", "hello", at);
+    }
+    probe.say(&conversation, "a", "own", 7);
+    let entry = |id: &str, unread: u64, mentioned: bool| (id.to_owned(), unread, mentioned);
+    assert_eq!(probe.unread("a"), [entry("p:a:b", 6, false)]);
+    assert_eq!(probe.unread("b"), [entry("p:a:b", 1, false)]);
+    probe.mark_read("a", &conversation, 2);
+    probe.done(Write::Recall { conversation: conversation.clone(), seq: Seq(3), by: user("b") });
+    probe.done(Write::Hide { user: user("a"), conversation: conversation.clone(), seq: Seq(4) });
+    probe.done(Write::Hide { user: user("a"), conversation: conversation.clone(), seq: Seq(1) });
+    assert_eq!(probe.unread("a"), [entry("p:a:b", 2, false)]);
+    let mention = |probe: &mut Probe, mentions: Mentions| {
+        let mut draft = message(&conversation, Some("b"), None, 8);
+        draft.extra = Some(Box::new(MessageExtra { mentions: Some(mentions), ..MessageExtra::default() }));
+        probe.append(draft);
+    };
+    mention(&mut probe, Mentions::Users(vec![user("x")]));
+    assert_eq!(probe.unread("a"), [entry("p:a:b", 3, false)]);
+    mention(&mut probe, Mentions::Users(vec![user("x"), user("a")]));
+    assert_eq!(probe.unread("a"), [entry("p:a:b", 4, true)]);
+    probe.mark_read("a", &conversation, 99);
+    mention(&mut probe, Mentions::All);
+    assert_eq!(probe.unread("a"), [entry("p:a:b", 1, true)]);
+    // Notifications count.
+    probe.append(message(&ConversationId::system(&user("a")), None, None, 9));
+    assert_eq!(probe.unread("a"), [entry("p:a:b", 1, true), entry("s:a", 1, false)]);
+}
+
+fn search(mut probe: Probe) {
+    probe.make_group("g", &[("b", 0)]);
+    let (one, room) = (private("a", "b"), ConversationId::group(&group("g")));
+    assert!(probe.found("a", "hello", None, 10).is_empty());
+    probe.say(&one, "b", "Hello World", 1_000);
+    probe.say(&one, "a", "the world says: \"HELLO\"", 2_000);
+    probe.say(&one, "b", "\u{4eca}\u{5929}\u{5929}\u{6c14}\u{5f88}\u{597d}", 3_000);
+    probe.say(&room, "b", "hello, early", 1_500);
+    probe.change("g", |change| change.members_put = vec![member("a", Role::Member, 1)]);
+    probe.say(&room, "b", "hello, world", 2_500);
+    probe.say(&private("b", "c"), "b", "hello world of others", 2_600);
+    let found = probe.found("a", "hello world", None, 10);
+    assert_eq!(found, ["\"hello, world\"", "\"the world says: \\\"HELLO\\\"\"", "\"Hello World\""], "newest first");
+    assert_eq!(probe.found("a", "WORLD hello", Some(&one), 10).len(), 2);
+    assert_eq!(probe.found("a", "\u{5929}\u{6c14}", None, 10).len(), 1, "words need no blanks around them");
+    assert!(probe.found("a", "early", None, 10).is_empty(), "from before they joined");
+    assert_eq!(probe.found("b", "early", None, 10).len(), 1);
+    assert!(probe.found("a", "others", None, 10).is_empty() && probe.found("a", "hello moon", None, 10).is_empty());
+    probe.done(Write::Hide { user: user("a"), conversation: one.clone(), seq: Seq(1) });
+    probe.done(Write::Recall { conversation: one.clone(), seq: Seq(2), by: user("a") });
+    assert_eq!(probe.found("a", "hello", None, 10), ["\"hello, world\""]);
+    assert_eq!(probe.found("b", "hello", Some(&one), 10), ["\"Hello World\""]);
+}
+
+fn search_pages(mut probe: Probe) {
+    let mut expected = Vec::new();
+    for number in 0..40 {
+        let partner = ["b", "c", "d"][number % 3];
+        let content = format!("needle {number}");
+        probe.say(&private("a", partner), "a", &content, 1_000 + number as u64 / 2);
+        probe.say(&private("a", partner), partner, "hay", 1_000 + number as u64 / 2);
+        expected.push(format!("\"{content}\""));
+    }
+    expected.sort();
+    for limit in [1, 3, 7, 100] {
+        let mut found = probe.found("a", "needle", None, limit);
+        let time = |content: &String| content.trim_matches(|other: char| !other.is_ascii_digit()).parse::<u64>().unwrap() / 2;
+        assert!(found.is_sorted_by_key(|content| std::cmp::Reverse(time(content))), "{found:?}");
+        found.sort();
+        assert_eq!(found, expected, "each once, in pages of {limit}");
+    }
 }

@@ -55,12 +55,12 @@ pub enum JournalFault {
 
 /// Cuts what must not be replayed from the journals in `folder`; returns how many bytes that were.
 pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
-    let (mut last, mut synced) = (0, 0);
+    let (mut last, mut synced, mut order) = (0, 0, 0);
     let mut cut: Option<(usize, u64, bool)> = None;
     let journals = journals(folder).map_err(|source| JournalFault::Io { path: folder.to_owned(), source })?;
     for (place, path) in journals.iter().enumerate() {
         let io = |source| JournalFault::Io { path: path.clone(), source };
-        let mut scan = Scan::open(path).map_err(io)?;
+        let mut scan = Scan::open(path, order).map_err(io)?;
         while let Some(mark) = scan.batch().map_err(io)? {
             let Some(mark) = mark else { continue };
             synced = synced.max(mark.synced);
@@ -72,6 +72,7 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
                 }
             }
         }
+        order = scan.order;
         if !scan.rest_is_empty().map_err(io)? {
             cut = cut.or(Some((place, scan.begun, true)));
             synced = synced.max(scan.synced_in_rest().map_err(io)?);
@@ -123,7 +124,16 @@ struct Scan {
     /// Where the next batch begins, and where the last one that was asked for began.
     at: u64,
     begun: u64,
+    /// The database numbers batches upwards. The number is under no checksum, but replay depends on its order.
+    order: u64,
     items: Vec<u8>,
+}
+
+/// A whole batch.
+struct Batch {
+    order: u64,
+    mark: Option<Mark>,
+    bytes: u64,
 }
 
 /// A batch that could not be read to its end.
@@ -142,10 +152,10 @@ impl From<io::Error> for Broken {
 }
 
 impl Scan {
-    fn open(path: &Path) -> io::Result<Scan> {
+    fn open(path: &Path, order: u64) -> io::Result<Scan> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        Ok(Scan { reader: BufReader::with_capacity(1 << 18, file), length, at: 0, begun: 0, items: Vec::new() })
+        Ok(Scan { reader: BufReader::with_capacity(1 << 18, file), length, at: 0, begun: 0, order, items: Vec::new() })
     }
 
     /// The next batch's mark, None where it has none; None when there is no whole batch here.
@@ -153,9 +163,10 @@ impl Scan {
         self.begun = self.at;
         self.items.clear();
         match read_batch(&mut self.reader, &mut self.items, self.length) {
-            Ok((mark, bytes)) => {
-                self.at += bytes;
-                Ok(Some(mark))
+            Ok(batch) if batch.order < self.order => Ok(None),
+            Ok(batch) => {
+                (self.at, self.order) = (self.at + batch.bytes, batch.order + 1);
+                Ok(Some(batch.mark))
             }
             Err(Broken::Content) => Ok(None),
             Err(Broken::Io(error)) => Err(error),
@@ -186,9 +197,9 @@ impl Scan {
             self.items.clear();
             let mut reader = &rest[at..];
             match read_batch(&mut reader, &mut self.items, rest.len() as u64) {
-                Ok((mark, bytes)) => {
-                    synced = synced.max(mark.unwrap_or_default().synced);
-                    at += bytes as usize;
+                Ok(batch) => {
+                    synced = synced.max(batch.mark.unwrap_or_default().synced);
+                    at += batch.bytes as usize;
                 }
                 Err(_) => at += 1,
             }
@@ -197,13 +208,13 @@ impl Scan {
     }
 }
 
-/// Reads a batch as the database writes it: a start with a count, items, an end with their checksum. Returns its mark and length.
-fn read_batch(reader: &mut impl Read, items: &mut Vec<u8>, bytes_max: u64) -> Result<(Option<Mark>, u64), Broken> {
+/// Reads a batch as the database writes it: a start with a count, items, an end with their checksum.
+fn read_batch(reader: &mut impl Read, items: &mut Vec<u8>, bytes_max: u64) -> Result<Batch, Broken> {
     if array::<1>(reader)?[0] != START {
         return Err(Broken::Content);
     }
     let count = u32::from_le_bytes(array(reader)?);
-    array::<8>(reader)?;
+    let order = u64::from_le_bytes(array(reader)?);
     let mut mark = None;
     for _ in 0..count {
         mark = read_item(reader, items, bytes_max)?.or(mark);
@@ -212,7 +223,7 @@ fn read_batch(reader: &mut impl Read, items: &mut Vec<u8>, bytes_max: u64) -> Re
     if tag != END || u64::from_le_bytes(checksum) != xxh3_64(items) || array::<4>(reader)? != TRAILER {
         return Err(Broken::Content);
     }
-    Ok((mark, 13 + items.len() as u64 + 13))
+    Ok(Batch { order, mark, bytes: 13 + items.len() as u64 + 13 })
 }
 
 fn read_item(reader: &mut impl Read, items: &mut Vec<u8>, bytes_max: u64) -> Result<Option<Mark>, Broken> {

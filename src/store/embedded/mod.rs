@@ -345,6 +345,9 @@ impl Drop for EmbeddedBackend {
                 let _ = self.flush(Durability::Commit);
             }
         }
+        // Readers may live on; the folder is to be free.
+        "the store has ended".clone_into(&mut self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(self.shared.tables.write().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

@@ -1,10 +1,26 @@
 //! Proves what only a store on disk has to do: to come back, to refuse, to fail without lying.
 
-use super::*;
-use crate::store::conformance;
+use std::path::Path;
 
-fn open(path: &std::path::Path) -> EmbeddedBackend {
-    EmbeddedBackend::open(EmbeddedSettings::new(path)).unwrap()
+use super::*;
+use crate::store::conformance::{self, device, group, message, private, range, user};
+use crate::types::record::{Delivery, Group, Member, MessageExtra, RawJson, Role};
+use crate::types::storage::{Answer, Append, GroupChange, RangeQuery};
+use crate::types::{ConversationId, MessageId, Seq};
+
+fn open(path: &Path) -> EmbeddedBackend {
+    open_with(path, Durability::Commit).unwrap()
+}
+
+fn open_with(path: &Path, durability: Durability) -> Result<EmbeddedBackend, StoreOpenFault> {
+    EmbeddedBackend::open(EmbeddedSettings { durability, ..EmbeddedSettings::new(path) })
+}
+
+fn refusal(path: &Path) -> String {
+    match EmbeddedBackend::open(EmbeddedSettings::new(path)) {
+        Ok(_) => panic!("opened"),
+        Err(fault) => fault.to_string(),
+    }
 }
 
 /// A backend whose folder goes with it.
@@ -27,10 +43,360 @@ impl Backend for Temporary {
     }
 }
 
-#[test]
-fn embedded_conforms() {
+fn conforms(durability: Durability) {
     conformance::suite(|| {
         let folder = tempfile::tempdir().unwrap();
-        Box::new(Temporary { backend: open(folder.path()), _folder: folder })
+        Box::new(Temporary { backend: open_with(folder.path(), durability).unwrap(), _folder: folder })
     });
+}
+
+#[test]
+fn embedded_conforms() {
+    conforms(Durability::Commit);
+}
+
+#[test]
+fn embedded_conforms_in_memory_durability() {
+    conforms(Durability::Memory);
+}
+
+fn commit(backend: &mut EmbeddedBackend, mut writes: Vec<Write>) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    backend.commit(&mut writes, &mut outcomes);
+    outcomes
+}
+
+fn append(conversation: &ConversationId, number: u64) -> Write {
+    let mut draft = message(conversation, Some("a"), Some(&number.to_string()), 1_000 + number);
+    draft.id = MessageId(u128::from(number));
+    draft.content = RawJson::string(&format!("message {number}"));
+    Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0) }))
+}
+
+/// Appends messages `from` to `to`, each its own commit.
+fn fill(backend: &mut EmbeddedBackend, conversation: &ConversationId, from: u64, to: u64) {
+    for number in from..=to {
+        let outcome = commit(backend, vec![append(conversation, number)]).remove(0);
+        assert!(matches!(outcome, Ok(Answer::Appended(_))), "{outcome:?}");
+    }
+}
+
+fn contents(backend: &mut EmbeddedBackend, conversation: &ConversationId) -> Result<Vec<String>, StoreFault> {
+    match backend.read(&Read::Range(RangeQuery { limit: 10_000, ..range(conversation) }))? {
+        Answer::Range(page) => Ok(page.messages.iter().map(|message| message.content.as_str().to_owned()).collect()),
+        other => panic!("no page: {other:?}"),
+    }
+}
+
+fn expected(count: u64) -> Vec<String> {
+    (1..=count).map(|number| format!("\"message {number}\"")).collect()
+}
+
+/// What a crash at this moment would leave.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
+
+/// Something of every kind.
+fn populate(backend: &mut EmbeddedBackend) {
+    let (one, room) = (private("a", "b"), ConversationId::group(&group("g")));
+    fill(backend, &one, 1, 40);
+    let record = Group { id: group("g"), name: "title".into(), open: true, created_at: Millis(5) };
+    let member = |name: &str, role| Member { user: user(name), role, joined_seq: Seq(0), joined_at: Millis(7) };
+    let members_put = vec![member("z", Role::Owner), member("a", Role::Member), member("m", Role::Admin)];
+    let change =
+        GroupChange { group: group("g"), record: Some(record), members_put, members_removed: vec![user("m")], delete: false };
+    let mut mentioning = message(&room, Some("z"), None, 5);
+    mentioning.id = MessageId(1_000);
+    mentioning.extra = Some(Box::new(MessageExtra { loss_time_ms: Some(9), ..MessageExtra::default() }));
+    let delivery = Delivery { user: user("a"), device: device("d"), conversation: one.clone(), seq: Seq(8) };
+    let outcomes = commit(
+        backend,
+        vec![
+            Write::Group(Box::new(change)),
+            Write::Append(Box::new(Append { message: mentioning, head: None, dedupe_since: Millis(0) })),
+            Write::Device { user: user("a"), device: device("d"), at: Millis(5), deliveries: vec![delivery] },
+            Write::MarkRead { user: user("b"), conversation: one.clone(), seq: Seq(20) },
+            Write::Recall { conversation: one.clone(), seq: Seq(30), by: user("a") },
+            Write::Hide { user: user("a"), conversation: one.clone(), seq: Seq(31) },
+            Write::LastSeen { user: user("a"), at: Millis(77) },
+        ],
+    );
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(backend.prune(Millis(1_004), 100), Ok(4));
+}
+
+/// Everything that can be read of it.
+fn everything(backend: &mut EmbeddedBackend) -> Vec<String> {
+    let (one, room) = (private("a", "b"), ConversationId::group(&group("g")));
+    let mut reads = vec![
+        Read::Group { group: group("g") },
+        Read::Head { conversation: one.clone() },
+        Read::Range(RangeQuery { viewer: Some(user("a")), ..range(&one) }),
+        Read::Range(range(&room)),
+        Read::LastSeen { users: vec![user("a"), user("b")] },
+        Read::Locate { message_id: MessageId(17) },
+        Read::Search { user: user("a"), query: "message".into(), conversation: None, limit: 100, cursor: None },
+    ];
+    for name in ["a", "b", "z", "m"] {
+        reads.push(Read::User { user: user(name), device: device("d") });
+        reads.push(Read::Unread { user: user(name) });
+        reads.push(Read::Summaries { user: user(name), limit: 10, cursor: None });
+    }
+    reads.iter().map(|read| format!("{:?}", backend.read(read).unwrap())).collect()
+}
+
+#[test]
+fn everything_comes_back() {
+    for crash in [false, true] {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut backend = open(folder.path());
+        populate(&mut backend);
+        let before = everything(&mut backend);
+        assert!(before[0].contains("Owner") && before[2].contains("seq: Seq(30)"), "{before:?}");
+        let path = if crash {
+            copy(folder.path(), elsewhere.path());
+            elsewhere.path()
+        } else {
+            folder.path()
+        };
+        drop(backend);
+        let mut backend = open(path);
+        assert_eq!(everything(&mut backend), before);
+        // And goes on where it was.
+        assert!(matches!(
+            commit(&mut backend, vec![append(&private("a", "c"), 40)])[0],
+            Ok(Answer::Duplicate { seq: Seq(40), .. })
+        ));
+        match &commit(&mut backend, vec![append(&private("a", "b"), 41)])[0] {
+            Ok(Answer::Appended(message)) => assert_eq!(message.seq, Seq(41)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_moment_keeps_what_was_acknowledged() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let conversation = private("a", "b");
+    let mut backend = open(folder.path());
+    for round in 0..5 {
+        fill(&mut backend, &conversation, round * 20 + 1, round * 20 + 20);
+        let path = elsewhere.path().join(round.to_string());
+        copy(folder.path(), &path);
+        assert_eq!(contents(&mut open(&path), &conversation), Ok(expected(round * 20 + 20)));
+    }
+}
+
+/// The journal that is written to, and where its content ends.
+fn journal(path: &Path) -> (std::path::PathBuf, Vec<u8>, usize) {
+    let journals = std::fs::read_dir(path.join("store")).unwrap().map(|entry| entry.unwrap().path());
+    let journal = journals.filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).max().unwrap();
+    let bytes = std::fs::read(&journal).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    (journal, bytes, end)
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let conversation = private("a", "b");
+    let mut backend = open(folder.path());
+    fill(&mut backend, &conversation, 1, 9);
+    let whole = journal(folder.path()).2;
+    fill(&mut backend, &conversation, 10, 10);
+    copy(folder.path(), elsewhere.path());
+    drop(backend);
+    let (path, bytes, end) = journal(elsewhere.path());
+    let (mut cut, mut refused) = (0, 0);
+    for at in (whole..end).step_by(3).chain((whole / 2..whole).step_by(41)) {
+        for torn in [false, true] {
+            let mut bytes = bytes.clone();
+            match torn {
+                true => bytes[at..].fill(0),
+                false => bytes[at] ^= 0x10,
+            }
+            bytes.truncate(end + 100);
+            std::fs::write(&path, &bytes).unwrap();
+            match open_with(elsewhere.path(), Durability::Commit) {
+                Ok(mut backend) => {
+                    cut += 1;
+                    let found = contents(&mut backend, &conversation).unwrap();
+                    assert!(torn || at >= whole, "damage at {at} before {whole} was overlooked");
+                    // A batch's own number may change as long as their order does not.
+                    assert!(at < whole || found == expected(9) || !torn && found == expected(10), "at {at}: {found:?}");
+                    // What is written behind the cut is found again.
+                    let count = found.len() as u64;
+                    commit(&mut backend, vec![append(&conversation, count + 1)]);
+                    drop(backend);
+                    assert_eq!(contents(&mut open(elsewhere.path()), &conversation), Ok(expected(count + 1)));
+                }
+                Err(fault) => {
+                    refused += 1;
+                    assert!(at < whole && !torn && fault.to_string().contains("damaged at byte"), "at {at}: {fault}");
+                }
+            }
+        }
+    }
+    assert!(cut > 20 && refused > 10, "{cut} {refused}");
+}
+
+#[test]
+fn damage_in_a_table_is_told_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let conversation = private("a", "b");
+    let mut backend = open(folder.path());
+    fill(&mut backend, &conversation, 1, 200);
+    let flushed = |backend: &EmbeddedBackend| {
+        let tables = backend.shared.tables.read().unwrap();
+        for space in [Space::Messages, Space::Conversations] {
+            tables.as_ref().unwrap().keyspace(space).rotate_memtable_and_wait().unwrap();
+        }
+        tables.as_ref().unwrap().keyspace(Space::Messages).path().join("tables")
+    };
+    let tables = flushed(&backend);
+    drop(backend);
+    let table = std::fs::read_dir(tables).unwrap().map(|entry| entry.unwrap().path()).next().expect("a table was written");
+    let whole = std::fs::read(&table).unwrap();
+    let mut told = 0;
+    for at in (0..whole.len()).step_by(whole.len() / 60) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x04;
+        std::fs::write(&table, &bytes).unwrap();
+        match open_with(folder.path(), Durability::Commit) {
+            Ok(mut backend) => match contents(&mut backend, &conversation) {
+                Ok(found) => assert_eq!(found, expected(200), "at {at}"),
+                Err(_) => told += 1,
+            },
+            Err(_) => told += 1,
+        }
+    }
+    assert!(told > 20, "{told}");
+    std::fs::write(&table, &whole).unwrap();
+    assert_eq!(contents(&mut open(folder.path()), &conversation), Ok(expected(200)));
+}
+
+#[test]
+fn a_damaged_record_stops_its_conversation_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open(folder.path());
+    let (one, other) = (private("a", "b"), private("a", "c"));
+    fill(&mut backend, &one, 1, 3);
+    fill(&mut backend, &other, 4, 6);
+    {
+        let tables = backend.shared.tables.read().unwrap();
+        let messages = tables.as_ref().unwrap().keyspace(Space::Messages);
+        let key = keys::message(1, Seq(2));
+        let mut bytes = messages.get(&key).unwrap().unwrap().to_vec();
+        bytes[9] ^= 1;
+        messages.insert(key, bytes).unwrap();
+    }
+    let fault = contents(&mut backend, &one).unwrap_err().to_string();
+    assert!(fault.contains("p:a:b seq 2") && fault.contains("backup"), "{fault}");
+    assert_eq!(contents(&mut backend, &other).unwrap().len(), 3);
+    let recall = Write::Recall { conversation: one.clone(), seq: Seq(2), by: user("a") };
+    let outcomes = commit(&mut backend, vec![recall, append(&other, 7)]);
+    assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "{outcomes:?}");
+}
+
+#[test]
+fn a_failed_write_leaves_nothing_of_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open(folder.path());
+    let one = private("a", "b");
+    fill(&mut backend, &one, 1, 3);
+    {
+        let tables = backend.shared.tables.read().unwrap();
+        tables.as_ref().unwrap().keyspace(Space::Rows).insert(keys::row(&user("b"), &private("b", "x")), b"junk").unwrap();
+    }
+    // The first message is put before its rows are made; the second row cannot be read.
+    let outcomes = commit(&mut backend, vec![append(&one, 4), append(&private("b", "x"), 5), append(&one, 6)]);
+    assert!(outcomes[0].is_ok() && outcomes[1].is_err() && outcomes[2].is_ok(), "{outcomes:?}");
+    assert!(matches!(backend.read(&Read::Head { conversation: private("b", "x") }), Ok(Answer::Head(Seq::NONE))));
+    assert!(matches!(backend.read(&Read::Locate { message_id: MessageId(5) }), Ok(Answer::Located(None))));
+    assert!(matches!(backend.read(&Read::Head { conversation: one }), Ok(Answer::Head(Seq(5)))));
+}
+
+/// Tries until the store works again; it looks at its disk twice a second.
+fn recovered(backend: &mut EmbeddedBackend) {
+    while backend.failed.is_some() {
+        std::thread::sleep(Duration::from_millis(20));
+        backend.tend();
+    }
+}
+
+#[test]
+fn a_commit_that_failed_is_acknowledged_never() {
+    let folder = tempfile::tempdir().unwrap();
+    let conversation = private("a", "b");
+    let mut backend = open(folder.path());
+    fill(&mut backend, &conversation, 1, 5);
+    let reader = backend.read_side().unwrap();
+    backend.sync_fails = true;
+    let outcomes = commit(&mut backend, vec![append(&conversation, 6), append(&conversation, 1), append(&conversation, 7)]);
+    assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
+    let outcomes = commit(&mut backend, vec![append(&conversation, 6)]);
+    assert!(outcomes[0].is_err(), "not before the database was opened anew: {outcomes:?}");
+    assert!(matches!(reader.read(&Read::Head { conversation: conversation.clone() }), Ok(Answer::Head(_))), "reads go on");
+    recovered(&mut backend);
+    assert_eq!(contents(&mut backend, &conversation), Ok(expected(5)), "what failed is not there");
+    assert!(matches!(reader.read(&Read::Head { conversation: conversation.clone() }), Ok(Answer::Head(Seq(5)))));
+    fill(&mut backend, &conversation, 6, 8);
+    drop(backend);
+    assert_eq!(contents(&mut open(folder.path()), &conversation), Ok(expected(8)));
+}
+
+#[test]
+fn memory_durability_reaches_the_disk_when_tended() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open_with(folder.path(), Durability::Memory).unwrap();
+    fill(&mut backend, &private("a", "b"), 1, 5);
+    assert!(backend.synced < backend.number);
+    backend.tend();
+    assert_eq!(backend.synced, backend.number);
+}
+
+#[test]
+fn a_folder_belongs_to_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = open(folder.path());
+    let fault = refusal(folder.path());
+    assert!(fault.contains(&format!("process {}", std::process::id())) && fault.contains("store.path"), "{fault}");
+    drop(backend);
+    drop(open(folder.path()));
+}
+
+#[test]
+fn a_newer_or_foreign_format_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    let format = folder.path().join("corehub.format");
+    std::fs::write(&format, "corehub data format 2\n").unwrap();
+    let fault = refusal(folder.path());
+    assert!(fault.contains("format 2") && fault.contains("up to 1") && fault.contains("newer version"), "{fault}");
+    for text in ["", "something else", "corehub data format x"] {
+        std::fs::write(&format, text).unwrap();
+        assert!(refusal(folder.path()).contains("no format file"), "{text}");
+    }
+    std::fs::remove_file(&format).unwrap();
+    assert!(refusal(folder.path()).contains("no format file"), "a database without a format is nobody's");
+    std::fs::write(&format, "corehub data format 1\n").unwrap();
+    drop(open(folder.path()));
+}
+
+#[test]
+fn a_path_that_cannot_be_used_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let fault = refusal(&file);
+    assert!(fault.contains("store.path") && fault.contains("file"), "{fault}");
+    assert!(refusal(&file.join("below")).contains("store.path"));
 }

@@ -1,0 +1,85 @@
+//! What durable appends cost: the embedded store on the disk of the current folder, batch by batch, with the tables growing and
+//! compacting meanwhile. Run with `cargo bench --bench store [-- MESSAGES]`.
+
+use std::time::{Duration, Instant};
+
+use corehub::store::{Backend, EmbeddedBackend, EmbeddedSettings};
+use corehub::types::record::MessageType;
+use corehub::types::storage::{Answer, Append, Write};
+use corehub::types::{ConversationId, Message, MessageId, MessageKind, Millis, RawJson, RequestId, Seq, SessionId, UserId};
+
+fn main() {
+    let messages = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(400_000);
+    println!(
+        "{:>6} {:>10} {:>10} {:>10} {:>10} {:>10} {:>8}",
+        "batch", "messages", "msg/s", "p50 µs", "p99 µs", "worst µs", "RSS MiB"
+    );
+    for batch in [1, 16, 128, 1_024] {
+        let folder = tempfile::tempdir_in(".").expect("a writable folder");
+        let mut backend = EmbeddedBackend::open(EmbeddedSettings::new(folder.path())).expect("an empty folder");
+        let total = messages.min(batch * 20_000);
+        let mut bench = Bench { made: 0, heads: vec![0; CONVERSATIONS] };
+        let (mut times, mut outcomes) = (Vec::new(), Vec::new());
+        let begun = Instant::now();
+        while bench.made < total {
+            let mut writes: Vec<Write> = (0..batch).map(|_| bench.append()).collect();
+            let started = Instant::now();
+            backend.commit(&mut writes, &mut outcomes);
+            times.push(started.elapsed());
+            assert!(outcomes.drain(..).all(|outcome| matches!(outcome, Ok(Answer::Appended(_)))), "all are new");
+        }
+        let elapsed = begun.elapsed();
+        times.sort_unstable();
+        let at = |part: f64| micros(times[((times.len() - 1) as f64 * part) as usize]);
+        let rate = bench.made as f64 / elapsed.as_secs_f64();
+        let (made, rss) = (bench.made, resident_mib());
+        println!("{batch:>6} {made:>10} {rate:>10.0} {:>10} {:>10} {:>10} {rss:>8}", at(0.5), at(0.99), at(1.0));
+    }
+}
+
+struct Bench {
+    made: usize,
+    heads: Vec<u64>,
+}
+
+impl Bench {
+    /// The next private message of 100 bytes, in one of [`CONVERSATIONS`] conversations.
+    fn append(&mut self) -> Write {
+        let place = (self.made.wrapping_mul(2_654_435_761)) % CONVERSATIONS;
+        let (one, other) = (user(place), user(place + 1));
+        let head = Some(Seq(self.heads[place]));
+        self.heads[place] += 1;
+        self.made += 1;
+        let at = 1_734_567_890_000 + self.made as u64 / 50;
+        let random = (self.made as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let message = Message {
+            conversation: ConversationId::private(&one, &other),
+            seq: Seq::NONE,
+            id: MessageId::from_parts(at, random),
+            sender: Some(one),
+            origin: SessionId(7),
+            client_id: Some(RequestId::new(&format!("{random:032x}")).expect("a good id")),
+            kind: MessageKind::Chat(MessageType::Text),
+            content: RawJson::string(&"x".repeat(100)),
+            created_at: Millis(at),
+            extra: None,
+        };
+        Write::Append(Box::new(Append { message, head, dedupe_since: Millis(0) }))
+    }
+}
+
+fn user(number: usize) -> UserId {
+    UserId::new(&format!("user-{number:06}")).expect("a good id")
+}
+
+fn micros(time: Duration) -> u128 {
+    time.as_micros()
+}
+
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1_024
+}
+
+const CONVERSATIONS: usize = 10_000;
