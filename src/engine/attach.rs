@@ -57,14 +57,14 @@ impl Shard {
         let deadline = turn.now.mono_ms() + self.settings.auth_timeout_ms;
         let Some(session) = self.session(key) else { return };
         let device = identity.device.or_else(|| wishes.device.clone()).unwrap_or_else(DeviceId::unnamed);
-        let asker = Asker {
+        let asker = Box::new(Asker {
             address: session.address(shard),
             session: session.id,
             user: identity.user.clone(),
             device: device.clone(),
             request: request.clone(),
             received_us: turn.now.mono_us,
-        };
+        });
         session.phase = Phase::Authenticating;
         session.timers.phase = deadline;
         session.account = Some(Account {
@@ -221,14 +221,14 @@ impl Shard {
             sync.attaching += 1;
         }
         let account = session.account();
-        let asker = Asker {
+        let asker = Box::new(Asker {
             address: session.address(shard),
             session: session.id,
             user: account.user.clone(),
             device: account.device.clone(),
             request,
             received_us: turn.now.mono_us,
-        };
+        });
         let owner = self.owner_of(&conversation);
         self.route_anew(owner, Body::AttachGroup { group, asker }, turn);
     }
@@ -417,7 +417,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn attach_user(&mut self, asker: Asker, wishes: Wishes, turn: &mut Turn<'_>) {
+    pub(super) fn attach_user(&mut self, asker: Box<Asker>, wishes: Wishes, turn: &mut Turn<'_>) {
         // A device that comes back at once must find what it has had before.
         if let Some(fence) = self.users.fences.get_mut(&asker.user) {
             return fence.waiting.push(Body::AttachUser { asker, wishes });
@@ -445,7 +445,7 @@ impl Shard {
             self.share_rate(&asker.user, turn);
         }
         let read = Read::User { user: asker.user.clone(), device: asker.device.clone() };
-        self.store(Operation::Read(read), Pending::LoadUser { asker: Box::new(asker), wishes }, turn);
+        self.store(Operation::Read(read), Pending::LoadUser { asker: asker, wishes }, turn);
     }
 
     /// Applies the session policy. Returns whether the new session is refused.
@@ -487,7 +487,13 @@ impl Shard {
         }
     }
 
-    pub(super) fn user_loaded(&mut self, asker: Asker, _wishes: Wishes, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {
+    pub(super) fn user_loaded(
+        &mut self,
+        asker: Box<Asker>,
+        _wishes: Wishes,
+        result: Result<Answer, StoreFault>,
+        turn: &mut Turn<'_>,
+    ) {
         let sessions = self.users.online.get(&asker.user).map_or(1, |user| user.sessions.len() as u32);
         let body = match result {
             Ok(Answer::User(state)) => Body::Attached { address: asker.address, state, sessions },
@@ -557,7 +563,7 @@ impl Shard {
 
 /// Owner of the group.
 impl Shard {
-    pub(super) fn attach_group(&mut self, group: GroupId, asker: Asker, turn: &mut Turn<'_>) {
+    pub(super) fn attach_group(&mut self, group: GroupId, asker: Box<Asker>, turn: &mut Turn<'_>) {
         let conversation = ConversationId::group(&group);
         if self.prepare(&conversation, turn) {
             self.attach_now(group, asker, turn);
@@ -566,7 +572,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn attach_now(&mut self, group: GroupId, asker: Asker, turn: &mut Turn<'_>) {
+    pub(super) fn attach_now(&mut self, group: GroupId, asker: Box<Asker>, turn: &mut Turn<'_>) {
         let conversation = ConversationId::group(&group);
         let shards = usize::from(self.shards);
         let entry = self.entry(&conversation);

@@ -48,8 +48,8 @@ pub enum State {
 /// A request that waits.
 #[derive(Debug)]
 pub enum Waiting {
-    Ask(Asker, Command),
-    Attach(Asker),
+    Ask(Box<Asker>, Command),
+    Attach(Box<Asker>),
     SetRole { user: UserId, role: Role },
     Notify { kind: compact_str::CompactString, content: crate::types::RawJson, asker: Option<Box<Asker>> },
 }

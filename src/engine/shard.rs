@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::auth::Verifier;
-use crate::types::envelope::{Asker, Body, Envelope, HOPS_MAX};
+use crate::types::envelope::{Asker, Body, Envelope, HOPS_MAX, Question};
 use crate::types::outcome::Fault;
 use crate::types::push::Push;
 use crate::types::storage::{Operation, StoreFault, StoreReply, StoreRequest, Ticket};
@@ -186,8 +186,11 @@ impl Shard {
     fn receive(&mut self, envelope: Envelope, turn: &mut Turn<'_>) {
         self.hops = envelope.hops;
         match envelope.body {
-            Body::Ask { asker, conversation, command } => self.ask(asker, conversation, command, turn),
-            Body::AskAbout { asker, message, command } => self.ask_about(asker, message, command, turn),
+            Body::Ask(question) => {
+                let Question { asker, conversation, command } = *question;
+                self.ask(asker, conversation, command, turn)
+            }
+            Body::AskAbout { asker, message, command } => self.ask_about(asker, message, *command, turn),
             Body::AttachGroup { group, asker } => self.attach_group(group, asker, turn),
             Body::DetachGroup { group, user, shard } => self.detach_group(&group, &user, shard),
             Body::Notify { user, kind, content, asker } => self.notify(user, kind, content, asker, turn),
@@ -255,23 +258,21 @@ impl Shard {
                 self.appended(conversation, asker, notification, reply.result, turn)
             }
             Pending::ChangeGroup(plan) => self.group_changed(*plan, reply.result, turn),
-            Pending::LoadUser { asker, wishes } => self.user_loaded(*asker, wishes, reply.result, turn),
+            Pending::LoadUser { asker, wishes } => self.user_loaded(asker, wishes, reply.result, turn),
             Pending::Refill(page) => self.refilled(*page, reply.result, turn),
             Pending::SyncRows { key, session, request, cursors } => {
                 self.sync_rows(key, session, request, *cursors, reply.result, turn)
             }
-            Pending::History { asker, query, conversation } => {
-                self.history_read(*asker, *query, conversation, reply.result, turn)
-            }
-            Pending::Locate { asker, command } => self.located(*asker, *command, reply.result, turn),
-            Pending::MarkRead { asker, conversation } => self.read_marked(*asker, conversation, reply.result, turn),
+            Pending::History { asker, query, conversation } => self.history_read(asker, *query, conversation, reply.result, turn),
+            Pending::Locate { asker, command } => self.located(asker, *command, reply.result, turn),
+            Pending::MarkRead { asker, conversation } => self.read_marked(asker, conversation, reply.result, turn),
             Pending::Recall { asker, conversation, message_id, seq } => {
-                self.recalled(*asker, conversation, message_id, seq, reply.result, turn)
+                self.recalled(asker, conversation, message_id, seq, reply.result, turn)
             }
-            Pending::List { asker } => self.list_read(*asker, reply.result, turn),
-            Pending::AckWhenDone { asker } => self.done(*asker, reply.result, turn),
+            Pending::List { asker } => self.list_read(asker, reply.result, turn),
+            Pending::AckWhenDone { asker } => self.done(asker, reply.result, turn),
             Pending::PresenceLastSeen { asker, gather, entries } => {
-                self.presence_last_seen(*asker, gather, entries, reply.result, turn)
+                self.presence_last_seen(asker, gather, entries, reply.result, turn)
             }
             Pending::UserWrite(user) => self.user_written(&user, turn),
         }

@@ -39,26 +39,30 @@ pub struct Asker {
     pub received_us: u64,
 }
 
+/// A request on its way to the owner of a conversation. Boxed, as is its asker: bodies are moved at every hop.
+#[derive(Debug)]
+pub struct Question {
+    pub asker: Box<Asker>,
+    pub conversation: ConversationId,
+    pub command: Command,
+}
+
 /// What is said.
 #[derive(Debug)]
 pub enum Body {
     // Home → owner of a conversation.
     /// A request that the conversation's owner decides.
-    Ask {
-        asker: Asker,
-        conversation: ConversationId,
-        command: Command,
-    },
+    Ask(Box<Question>),
     /// The same about a message that was looked up.
     AskAbout {
-        asker: Asker,
+        asker: Box<Asker>,
         message: SharedMessage,
-        command: Command,
+        command: Box<Command>,
     },
     /// A session of a member wants this group's messages from now on.
     AttachGroup {
         group: GroupId,
-        asker: Asker,
+        asker: Box<Asker>,
     },
     /// A session that was attached is gone, or was taken out because its user was removed.
     DetachGroup {
@@ -77,7 +81,7 @@ pub enum Body {
     // Home → owner of a user.
     /// A session has proven to be this user's.
     AttachUser {
-        asker: Asker,
+        asker: Box<Asker>,
         wishes: Wishes,
     },
     DetachUser {

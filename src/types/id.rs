@@ -32,7 +32,9 @@ pub fn check_id(text: &str) -> Result<(), IdFault> {
     if text.len() > ID_BYTES_MAX {
         return Err(IdFault::TooLong);
     }
-    if text.chars().any(char::is_control) {
+    // Controls are below 0x20, 0x7f, and U+0080 to U+009F, which begin with 0xC2.
+    let suspect = text.bytes().any(|byte| byte < 0x20 || byte == 0x7f || byte == 0xc2);
+    if suspect && text.chars().any(char::is_control) {
         return Err(IdFault::Control);
     }
     Ok(())
@@ -119,7 +121,8 @@ impl ConversationId {
     /// The private conversation of two users, whichever is named first.
     pub fn private(one: &UserId, other: &UserId) -> ConversationId {
         let (low, high) = if one.as_str().as_bytes() <= other.as_str().as_bytes() { (one, other) } else { (other, one) };
-        let mut text = CompactString::const_new("p:");
+        let mut text = CompactString::with_capacity(3 + low.as_str().len() + high.as_str().len());
+        text.push_str("p:");
         escape_into(&mut text, low.as_str());
         text.push(':');
         escape_into(&mut text, high.as_str());
@@ -152,6 +155,16 @@ impl ConversationId {
 
     /// Decodes the identifier. Cheap enough for verbs, too slow for a fan-out loop.
     pub fn kind(&self) -> ConversationKind {
+        // Plain ids, which nearly all are, were checked when this one was made.
+        let (kind, rest) = (self.0.as_bytes()[0], &self.0[2..]);
+        if rest.bytes().all(|byte| byte != b'%') {
+            match (kind, rest.split_once(':')) {
+                (b'p', Some((low, high))) => return ConversationKind::Private(UserId(low.into()), UserId(high.into())),
+                (b'g', None) => return ConversationKind::Group(GroupId(rest.into())),
+                (b's', None) => return ConversationKind::System(UserId(rest.into())),
+                _ => {}
+            }
+        }
         decode(&self.0).expect("a conversation id is canonical from its construction on")
     }
 
@@ -185,6 +198,9 @@ impl fmt::Display for ConversationId {
 }
 
 fn escape_into(target: &mut CompactString, id: &str) {
+    if !id.bytes().any(|byte| byte == b':' || byte == b'%') {
+        return target.push_str(id);
+    }
     for character in id.chars() {
         match character {
             ':' => target.push_str("%3A"),
@@ -194,8 +210,8 @@ fn escape_into(target: &mut CompactString, id: &str) {
     }
 }
 
-fn unescape(text: &str) -> Option<String> {
-    let mut plain = String::with_capacity(text.len());
+fn unescape(text: &str) -> Option<CompactString> {
+    let mut plain = CompactString::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('%') {
         plain.push_str(&rest[..at]);

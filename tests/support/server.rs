@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -20,6 +21,7 @@ pub const API_KEY: &str = "the-key-of-the-test-administrators";
 /// A running `corehub serve` with a data folder of its own.
 pub struct Server {
     folder: TempDir,
+    data: PathBuf,
     shards: u16,
     state: Mutex<State>,
 }
@@ -34,9 +36,20 @@ impl Server {
     /// Starts a server on free ports and waits until it is ready. `config` is the text of a configuration file.
     pub fn start(shards: u16, config: &str) -> Server {
         let folder = tempfile::Builder::new().prefix("corehub-test-").tempdir().expect("a temporary folder can be made");
+        let data = folder.path().join("data");
+        Server::start_with(shards, config, folder, data)
+    }
+
+    /// The same with its data in a folder that stays when the server is gone.
+    pub fn start_in(shards: u16, config: &str, data: &Path) -> Server {
+        let folder = tempfile::Builder::new().prefix("corehub-test-").tempdir().expect("a temporary folder can be made");
+        Server::start_with(shards, config, folder, data.to_owned())
+    }
+
+    fn start_with(shards: u16, config: &str, folder: TempDir, data: PathBuf) -> Server {
         std::fs::write(folder.path().join("corehub.toml"), config).expect("the folder is writable");
-        let state = Mutex::new(spawn(&folder, shards));
-        Server { folder, shards, state }
+        let state = Mutex::new(spawn(&folder, &data, shards));
+        Server { folder, data, shards, state }
     }
 
     /// Where clients connect.
@@ -57,14 +70,23 @@ impl Server {
     pub fn crash_and_restart(&self) {
         let mut state = self.state();
         stop(&mut state.process);
-        *state = spawn(&self.folder, self.shards);
+        *state = spawn(&self.folder, &self.data, self.shards);
     }
 
     /// Starts again on the same data after the process has ended by itself.
     pub fn start_again(&self) {
         let mut state = self.state();
         assert!(state.process.try_wait().expect("a child can be waited for").is_some(), "it still runs");
-        *state = spawn(&self.folder, self.shards);
+        *state = spawn(&self.folder, &self.data, self.shards);
+    }
+
+    /// Starts after the process has ended by itself, and kills it this much later, ready or not.
+    pub fn start_briefly(&self, time: Duration) {
+        let mut state = self.state();
+        assert!(state.process.try_wait().expect("a child can be waited for").is_some(), "it still runs");
+        *state = spawn_once(&self.folder, &self.data, self.shards);
+        std::thread::sleep(time);
+        stop(&mut state.process);
     }
 
     /// Sends SIGTERM.
@@ -190,10 +212,10 @@ pub fn free_port() -> u16 {
     }
 }
 
-fn spawn(folder: &TempDir, shards: u16) -> State {
+fn spawn(folder: &TempDir, data: &Path, shards: u16) -> State {
     let start = Instant::now();
     loop {
-        let mut state = spawn_once(folder, shards);
+        let mut state = spawn_once(folder, data, shards);
         while state.process.try_wait().expect("a child can be waited for").is_none() {
             if is_ready(state.admin) {
                 return state;
@@ -211,7 +233,7 @@ fn spawn(folder: &TempDir, shards: u16) -> State {
     }
 }
 
-fn spawn_once(folder: &TempDir, shards: u16) -> State {
+fn spawn_once(folder: &TempDir, data: &Path, shards: u16) -> State {
     let client = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let log = File::options().create(true).append(true).open(folder.path().join("server.log"));
@@ -220,7 +242,7 @@ fn spawn_once(folder: &TempDir, shards: u16) -> State {
         .arg("--config")
         .arg(folder.path().join("corehub.toml"))
         .arg("--data")
-        .arg(folder.path().join("data"))
+        .arg(data)
         .args(["--listen", &client.to_string(), "--admin", &admin.to_string(), "--shards", &shards.to_string()])
         .env("COREHUB_AUTH__HMAC_SECRET", token::SECRET)
         .env("COREHUB_ADMIN__API_KEY", API_KEY)

@@ -11,7 +11,7 @@ use crate::types::{ConversationId, ConversationKind};
 
 impl Shard {
     /// At the client's home, with the message that was found.
-    pub(super) fn delete(&mut self, asker: Asker, message: SharedMessage, turn: &mut Turn<'_>) {
+    pub(super) fn delete(&mut self, asker: Box<Asker>, message: SharedMessage, turn: &mut Turn<'_>) {
         let entitled = match message.conversation.kind() {
             ConversationKind::Private(one, other) => one == asker.user || other == asker.user,
             ConversationKind::System(user) => user == asker.user,
@@ -25,7 +25,7 @@ impl Shard {
             return self.fail(&asker, overloaded(), turn);
         }
         let write = Write::Hide { user: asker.user.clone(), conversation: message.conversation.clone(), seq: message.seq };
-        self.store(Operation::Write(write), Pending::AckWhenDone { asker: Box::new(asker) }, turn);
+        self.store(Operation::Write(write), Pending::AckWhenDone { asker: asker }, turn);
     }
 
     fn has_cursor(&mut self, asker: &Asker, conversation: &ConversationId) -> bool {

@@ -30,7 +30,7 @@ impl Shard {
         self.pass_to_owner(key, conversation, Command::CreateGroup(group), request, turn);
     }
 
-    pub(super) fn create(&mut self, asker: Asker, conversation: ConversationId, group: NewGroup, turn: &mut Turn<'_>) {
+    pub(super) fn create(&mut self, asker: Box<Asker>, conversation: ConversationId, group: NewGroup, turn: &mut Turn<'_>) {
         let Some(entry) = self.conversations.table.get(&conversation) else { return };
         if entry.group.as_ref().is_some_and(|owned| owned.record.is_some()) {
             return self.fail(&asker, Fault::new(ErrorName::AlreadyExists, "a group of this id exists"), turn);
@@ -208,8 +208,8 @@ impl Shard {
 
 impl GroupPlan {
     /// A plan of `asker`'s that changes nothing yet.
-    pub(super) fn by(asker: Asker) -> GroupPlan {
-        GroupPlan { asker: Some(Box::new(asker)), ..GroupPlan::nobody() }
+    pub(super) fn by(asker: Box<Asker>) -> GroupPlan {
+        GroupPlan { asker: Some(asker), ..GroupPlan::nobody() }
     }
 }
 

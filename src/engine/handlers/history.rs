@@ -27,7 +27,13 @@ impl Shard {
     }
 
     /// At the owner, who knows since when the asker may read.
-    pub(super) fn read_history(&mut self, asker: Asker, conversation: ConversationId, query: HistoryQuery, turn: &mut Turn<'_>) {
+    pub(super) fn read_history(
+        &mut self,
+        asker: Box<Asker>,
+        conversation: ConversationId,
+        query: HistoryQuery,
+        turn: &mut Turn<'_>,
+    ) {
         let mut floor = Seq::NONE;
         if conversation.is_group() {
             if let Err(name) = self.role_of(&conversation, &asker.user) {
@@ -56,13 +62,13 @@ impl Shard {
             limit: query.limit,
             bytes_max: PAGE_BYTES_MAX,
         };
-        let pending = Pending::History { asker: Box::new(asker), query: Box::new(query), conversation };
+        let pending = Pending::History { asker: asker, query: Box::new(query), conversation };
         self.store(Operation::Read(Read::Range(range)), pending, turn);
     }
 
     pub(in crate::engine) fn history_read(
         &mut self,
-        asker: Asker,
+        asker: Box<Asker>,
         query: HistoryQuery,
         conversation: ConversationId,
         result: Result<Answer, StoreFault>,

@@ -49,14 +49,14 @@ impl Shard {
         self.read_list(asker, read, turn);
     }
 
-    fn read_list(&mut self, asker: Asker, read: Read, turn: &mut Turn<'_>) {
+    fn read_list(&mut self, asker: Box<Asker>, read: Read, turn: &mut Turn<'_>) {
         if self.store_is_full() {
             return self.fail(&asker, overloaded(), turn);
         }
-        self.store(Operation::Read(read), Pending::List { asker: Box::new(asker) }, turn);
+        self.store(Operation::Read(read), Pending::List { asker: asker }, turn);
     }
 
-    pub(in crate::engine) fn list_read(&mut self, asker: Asker, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {
+    pub(in crate::engine) fn list_read(&mut self, asker: Box<Asker>, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {
         let push = match result {
             Ok(Answer::Summaries { conversations, next }) => {
                 Push::Conversations { conversations, has_more: next.is_some(), next }

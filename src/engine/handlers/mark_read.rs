@@ -4,7 +4,7 @@ use crate::engine::pending::Pending;
 use crate::engine::refill::{overloaded, store_fault};
 use crate::engine::shard::{Shard, Turn};
 use crate::types::command::{Command, ConversationRef, ReadUpTo};
-use crate::types::envelope::{Asker, EphemeralLane};
+use crate::types::envelope::{Asker, Body, EphemeralLane, Question};
 use crate::types::outcome::Fault;
 use crate::types::push::{Ack, Push};
 use crate::types::record::SharedMessage;
@@ -31,7 +31,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn mark_read_located(&mut self, asker: Asker, message: SharedMessage, command: Command, turn: &mut Turn<'_>) {
+    pub(super) fn mark_read_located(&mut self, asker: Box<Asker>, message: SharedMessage, command: Command, turn: &mut Turn<'_>) {
         let Command::MarkRead { conversation: ConversationRef::Id(conversation), .. } = command else { return };
         if message.conversation != conversation {
             return self.fail(&asker, Fault::new(ErrorName::NoSuchMessage, "no such message in this conversation"), turn);
@@ -39,11 +39,11 @@ impl Shard {
         let command =
             Command::MarkRead { conversation: ConversationRef::Id(conversation.clone()), upto: ReadUpTo::Seq(message.seq) };
         let owner = self.owner_of(&conversation);
-        let body = crate::types::envelope::Body::Ask { asker, conversation, command };
+        let body = Body::Ask(Box::new(Question { asker, conversation, command }));
         self.route_anew(owner, body, turn);
     }
 
-    pub(super) fn mark_read_now(&mut self, asker: Asker, conversation: ConversationId, upto: ReadUpTo, turn: &mut Turn<'_>) {
+    pub(super) fn mark_read_now(&mut self, asker: Box<Asker>, conversation: ConversationId, upto: ReadUpTo, turn: &mut Turn<'_>) {
         if conversation.is_group()
             && let Err(name) = self.role_of(&conversation, &asker.user)
         {
@@ -54,14 +54,14 @@ impl Shard {
         }
         let ReadUpTo::Seq(seq) = upto else { return debug_assert!(false, "the home has looked the message up") };
         let write = Write::MarkRead { user: asker.user.clone(), conversation: conversation.clone(), seq };
-        let pending = Pending::MarkRead { asker: Box::new(asker), conversation };
+        let pending = Pending::MarkRead { asker: asker, conversation };
         self.store(Operation::Write(write), pending, turn);
     }
 
     /// Read state is kept: the reader's other devices and those who wrote what was read hear of it.
     pub(in crate::engine) fn read_marked(
         &mut self,
-        asker: Asker,
+        asker: Box<Asker>,
         conversation: ConversationId,
         result: Result<Answer, StoreFault>,
         turn: &mut Turn<'_>,

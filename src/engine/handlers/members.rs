@@ -11,7 +11,7 @@ use crate::types::{ConversationId, ErrorName, GroupId, UserId};
 use crate::engine::conversations::{OwnedGroup, Waiting};
 
 impl Shard {
-    pub(super) fn join(&mut self, asker: Asker, conversation: ConversationId, turn: &mut Turn<'_>) {
+    pub(super) fn join(&mut self, asker: Box<Asker>, conversation: ConversationId, turn: &mut Turn<'_>) {
         match self.role_of(&conversation, &asker.user) {
             Ok(_) => return self.reply(&asker, Push::Ack(Ack::default()), turn),
             Err(name) => {
@@ -35,7 +35,7 @@ impl Shard {
         self.change_group(conversation, plan, turn);
     }
 
-    pub(super) fn leave(&mut self, asker: Asker, conversation: ConversationId, turn: &mut Turn<'_>) {
+    pub(super) fn leave(&mut self, asker: Box<Asker>, conversation: ConversationId, turn: &mut Turn<'_>) {
         let role = match self.role_of(&conversation, &asker.user) {
             Ok(role) => role,
             Err(name) => return self.fail(&asker, name, turn),
@@ -58,7 +58,7 @@ impl Shard {
         self.change_group(conversation, plan, turn);
     }
 
-    pub(super) fn invite(&mut self, asker: Asker, conversation: ConversationId, users: Vec<UserId>, turn: &mut Turn<'_>) {
+    pub(super) fn invite(&mut self, asker: Box<Asker>, conversation: ConversationId, users: Vec<UserId>, turn: &mut Turn<'_>) {
         if let Err(fault) = self.require_admin(&conversation, &asker.user) {
             return self.fail(&asker, fault, turn);
         }
@@ -85,7 +85,7 @@ impl Shard {
         self.change_group(conversation, plan, turn);
     }
 
-    pub(super) fn remove(&mut self, asker: Asker, conversation: ConversationId, users: Vec<UserId>, turn: &mut Turn<'_>) {
+    pub(super) fn remove(&mut self, asker: Box<Asker>, conversation: ConversationId, users: Vec<UserId>, turn: &mut Turn<'_>) {
         let role = match self.require_admin(&conversation, &asker.user) {
             Ok(role) => role,
             Err(fault) => return self.fail(&asker, fault, turn),

@@ -20,7 +20,7 @@ pub(super) use notify::Later;
 pub(super) use presence::Gathers;
 
 use crate::types::command::ConversationRef;
-use crate::types::envelope::{Asker, Body};
+use crate::types::envelope::{Asker, Body, Question};
 use crate::types::outcome::Fault;
 use crate::types::push::{Ack, Push};
 use crate::types::record::{Role, SharedMessage};
@@ -123,18 +123,18 @@ impl Shard {
     }
 
     /// Who asks, for owners elsewhere.
-    pub(super) fn asker(&mut self, key: SessionKey, request: Option<RequestId>, turn: &Turn<'_>) -> Option<Asker> {
+    pub(super) fn asker(&mut self, key: SessionKey, request: Option<RequestId>, turn: &Turn<'_>) -> Option<Box<Asker>> {
         let shard = self.id;
         let session = self.ready(key)?;
         let account = session.account();
-        Some(Asker {
+        Some(Box::new(Asker {
             address: session.address(shard),
             session: session.id,
             user: account.user.clone(),
             device: account.device.clone(),
             request,
             received_us: turn.now.mono_us,
-        })
+        }))
     }
 
     /// Has the owner of a conversation decide.
@@ -148,7 +148,7 @@ impl Shard {
     ) {
         let Some(asker) = self.asker(key, request, turn) else { return };
         let owner = self.owner_of(&conversation);
-        self.route_anew(owner, Body::Ask { asker, conversation, command }, turn);
+        self.route_anew(owner, Body::Ask(Box::new(Question { asker, conversation, command })), turn);
     }
 
     /// The conversation a request names, if it may be this user's: groups are judged by their owners.
@@ -172,7 +172,7 @@ impl Shard {
 /// At the owner of a conversation.
 impl Shard {
     /// A request about a conversation that this shard owns.
-    pub(super) fn ask(&mut self, asker: Asker, conversation: ConversationId, command: Command, turn: &mut Turn<'_>) {
+    pub(super) fn ask(&mut self, asker: Box<Asker>, conversation: ConversationId, command: Command, turn: &mut Turn<'_>) {
         // Reading a private log needs nothing of its owner's state.
         if matches!(command, Command::GetHistory(_)) && !conversation.is_group() {
             return self.decide(asker, conversation, command, turn);
@@ -305,7 +305,7 @@ impl Shard {
     }
 
     /// The state is at hand: the verb's owner part runs.
-    fn decide(&mut self, asker: Asker, conversation: ConversationId, command: Command, turn: &mut Turn<'_>) {
+    fn decide(&mut self, asker: Box<Asker>, conversation: ConversationId, command: Command, turn: &mut Turn<'_>) {
         if changes_members(&command) && self.conversations.table.get(&conversation).is_some_and(|entry| entry.appends > 0) {
             let entry = self.entry(&conversation);
             entry.waiting.push_front(Waiting::Ask(asker, command));
@@ -349,7 +349,7 @@ impl Shard {
     }
 
     /// A request about a message that its home has looked up.
-    pub(super) fn ask_about(&mut self, asker: Asker, message: SharedMessage, command: Command, turn: &mut Turn<'_>) {
+    pub(super) fn ask_about(&mut self, asker: Box<Asker>, message: SharedMessage, command: Command, turn: &mut Turn<'_>) {
         match command {
             Command::Recall(_) => self.recall(asker, message, turn),
             other => debug_assert!(false, "{} is not about a message", other.name()),
@@ -357,7 +357,7 @@ impl Shard {
     }
 
     /// A write that had nothing more to say.
-    pub(super) fn done(&mut self, asker: Asker, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {
+    pub(super) fn done(&mut self, asker: Box<Asker>, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {
         match result {
             Ok(_) => self.reply(&asker, Push::Ack(Ack::default()), turn),
             Err(fault) => self.fail(&asker, store_fault(&fault), turn),

@@ -73,7 +73,7 @@ impl Shard {
         let gather = Gather { request, parts_missing: parts.len(), users, entries: Vec::new() };
         self.gathers.open.insert(id, gather);
         for (shard, users) in parts {
-            let body = Body::AskPresence { asker: Box::new(asker.clone()), users, watch, gather: id };
+            let body = Body::AskPresence { asker: asker.clone(), users, watch, gather: id };
             self.route_anew(shard, body, turn);
         }
     }
@@ -227,7 +227,7 @@ impl Shard {
 
     pub(in crate::engine) fn presence_last_seen(
         &mut self,
-        asker: Asker,
+        asker: Box<Asker>,
         gather: u64,
         mut entries: Vec<PresenceEntry>,
         result: Result<Answer, StoreFault>,
@@ -266,7 +266,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn group_presence(&mut self, asker: Asker, conversation: ConversationId, watch: bool, turn: &mut Turn<'_>) {
+    pub(super) fn group_presence(&mut self, asker: Box<Asker>, conversation: ConversationId, watch: bool, turn: &mut Turn<'_>) {
         if let Err(name) = self.role_of(&conversation, &asker.user) {
             return self.fail(&asker, name, turn);
         }

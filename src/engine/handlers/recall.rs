@@ -12,7 +12,7 @@ use crate::types::{ConversationId, ConversationKind, ErrorName, MessageId, Seq};
 
 impl Shard {
     /// At the conversation's owner, with the message its home has found.
-    pub(super) fn recall(&mut self, asker: Asker, message: SharedMessage, turn: &mut Turn<'_>) {
+    pub(super) fn recall(&mut self, asker: Box<Asker>, message: SharedMessage, turn: &mut Turn<'_>) {
         let conversation = message.conversation.clone();
         let own = message.sender.as_ref() == Some(&asker.user);
         let role = match conversation.kind() {
@@ -49,13 +49,13 @@ impl Shard {
             return self.fail(&asker, overloaded(), turn);
         }
         let write = Write::Recall { conversation: conversation.clone(), seq: message.seq, by: asker.user.clone() };
-        let pending = Pending::Recall { asker: Box::new(asker), conversation, message_id: message.id, seq: message.seq };
+        let pending = Pending::Recall { asker: asker, conversation, message_id: message.id, seq: message.seq };
         self.store(Operation::Write(write), pending, turn);
     }
 
     pub(in crate::engine) fn recalled(
         &mut self,
-        asker: Asker,
+        asker: Box<Asker>,
         conversation: ConversationId,
         message_id: MessageId,
         seq: Seq,

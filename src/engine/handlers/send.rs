@@ -32,7 +32,7 @@ impl Shard {
     }
 
     /// The owner's part: membership, then the store.
-    pub(super) fn append(&mut self, asker: Asker, conversation: ConversationId, draft: Draft, turn: &mut Turn<'_>) {
+    pub(super) fn append(&mut self, asker: Box<Asker>, conversation: ConversationId, draft: Draft, turn: &mut Turn<'_>) {
         if conversation.is_group()
             && let Err(name) = self.role_of(&conversation, &asker.user)
         {
@@ -57,7 +57,7 @@ impl Shard {
             created_at: turn.now.wall,
             extra: (extra != MessageExtra::default()).then(|| Box::new(extra)),
         };
-        self.append_message(message, Some(Box::new(asker)), turn);
+        self.append_message(message, Some(asker), turn);
     }
 
     /// Gives a message to the store; whoever asked is answered when it has it.
@@ -147,13 +147,13 @@ impl Shard {
         }
         let Some(asker) = self.asker(key, request, turn) else { return };
         let read = Operation::Read(crate::types::storage::Read::Locate { message_id });
-        self.store(read, Pending::Locate { asker: Box::new(asker), command: Box::new(command) }, turn);
+        self.store(read, Pending::Locate { asker: asker, command: Box::new(command) }, turn);
     }
 
     /// The message was found, or not: the verb goes on.
     pub(in crate::engine) fn located(
         &mut self,
-        asker: Asker,
+        asker: Box<Asker>,
         command: Command,
         result: Result<Answer, StoreFault>,
         turn: &mut Turn<'_>,
@@ -166,7 +166,7 @@ impl Shard {
         match command {
             Command::Recall(_) => {
                 let owner = self.owner_of(&message.conversation);
-                let body = crate::types::envelope::Body::AskAbout { asker, message, command };
+                let body = crate::types::envelope::Body::AskAbout { asker, message, command: Box::new(command) };
                 self.route_anew(owner, body, turn);
             }
             Command::Delete(_) => self.delete(asker, message, turn),

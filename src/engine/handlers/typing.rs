@@ -30,7 +30,7 @@ impl Shard {
         self.tell_user(&peer, except, EphemeralLane::Ephemeral, key, &push, turn);
     }
 
-    pub(super) fn typing_in_group(&mut self, asker: Asker, conversation: ConversationId, active: bool, turn: &mut Turn<'_>) {
+    pub(super) fn typing_in_group(&mut self, asker: Box<Asker>, conversation: ConversationId, active: bool, turn: &mut Turn<'_>) {
         if let Err(name) = self.role_of(&conversation, &asker.user) {
             return self.fail(&asker, name, turn);
         }
