@@ -445,7 +445,7 @@ impl Shard {
             self.share_rate(&asker.user, turn);
         }
         let read = Read::User { user: asker.user.clone(), device: asker.device.clone() };
-        self.store(Operation::Read(read), Pending::LoadUser { asker: asker, wishes }, turn);
+        self.store(Operation::Read(read), Pending::LoadUser { asker, wishes }, turn);
     }
 
     /// Applies the session policy. Returns whether the new session is refused.

@@ -25,7 +25,7 @@ impl Shard {
             return self.fail(&asker, overloaded(), turn);
         }
         let write = Write::Hide { user: asker.user.clone(), conversation: message.conversation.clone(), seq: message.seq };
-        self.store(Operation::Write(write), Pending::AckWhenDone { asker: asker }, turn);
+        self.store(Operation::Write(write), Pending::AckWhenDone { asker }, turn);
     }
 
     fn has_cursor(&mut self, asker: &Asker, conversation: &ConversationId) -> bool {

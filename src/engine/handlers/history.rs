@@ -62,7 +62,7 @@ impl Shard {
             limit: query.limit,
             bytes_max: PAGE_BYTES_MAX,
         };
-        let pending = Pending::History { asker: asker, query: Box::new(query), conversation };
+        let pending = Pending::History { asker, query: Box::new(query), conversation };
         self.store(Operation::Read(Read::Range(range)), pending, turn);
     }
 

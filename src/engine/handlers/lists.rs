@@ -53,7 +53,7 @@ impl Shard {
         if self.store_is_full() {
             return self.fail(&asker, overloaded(), turn);
         }
-        self.store(Operation::Read(read), Pending::List { asker: asker }, turn);
+        self.store(Operation::Read(read), Pending::List { asker }, turn);
     }
 
     pub(in crate::engine) fn list_read(&mut self, asker: Box<Asker>, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {

@@ -54,7 +54,7 @@ impl Shard {
         }
         let ReadUpTo::Seq(seq) = upto else { return debug_assert!(false, "the home has looked the message up") };
         let write = Write::MarkRead { user: asker.user.clone(), conversation: conversation.clone(), seq };
-        let pending = Pending::MarkRead { asker: asker, conversation };
+        let pending = Pending::MarkRead { asker, conversation };
         self.store(Operation::Write(write), pending, turn);
     }
 

@@ -49,7 +49,7 @@ impl Shard {
             return self.fail(&asker, overloaded(), turn);
         }
         let write = Write::Recall { conversation: conversation.clone(), seq: message.seq, by: asker.user.clone() };
-        let pending = Pending::Recall { asker: asker, conversation, message_id: message.id, seq: message.seq };
+        let pending = Pending::Recall { asker, conversation, message_id: message.id, seq: message.seq };
         self.store(Operation::Write(write), pending, turn);
     }
 

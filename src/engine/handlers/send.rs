@@ -147,7 +147,7 @@ impl Shard {
         }
         let Some(asker) = self.asker(key, request, turn) else { return };
         let read = Operation::Read(crate::types::storage::Read::Locate { message_id });
-        self.store(read, Pending::Locate { asker: asker, command: Box::new(command) }, turn);
+        self.store(read, Pending::Locate { asker, command: Box::new(command) }, turn);
     }
 
     /// The message was found, or not: the verb goes on.
