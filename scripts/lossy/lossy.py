@@ -6,16 +6,20 @@
 Files live in BACKING as they look to programs; for everything that is not durable yet this keeps how to undo it. A power cut
 undoes it. CONTROL is a Unix socket that takes one order per line and answers with counters as JSON:
 
+    freeze N                   the N-th write or sync from now on (1: the next) hangs until the power goes: what was written for
+                               it is not durable yet and nobody has been told anything
     cut all|torn|random SEED   the power goes: nothing of what was not synced is left; or a beginning of it, the last write cut
-                               short; or any of its pages
+                               short; or any of its pages. Whatever changes the disk fails until the power is back.
+    on                         the power is back, and so is a healthy disk
     fail-sync N keep|drop      the next N syncs of files fail with EIO, and what they were to write never becomes durable: it can
                                still be read until the power goes (keep) or is gone at once (drop). Linux does either.
     full on|off                writes that need room fail with ENOSPC
     count                      nothing
 
 Content is durable after fsync, fdatasync, or a write to a file opened with O_SYNC or O_DSYNC. Names (create, mkdir, rename,
-unlink, rmdir) are durable after a sync of their folder, and a new name also after a sync of the file itself. After a cut the
-names that survive are a beginning of the changes, as on a file system with a journal. Programs must have ended before a cut.
+unlink, rmdir) are durable after a sync of their folder, a new file's also after a sync of the file itself, a new folder's after
+a sync of anything in it. After a cut the names that survive are a beginning of the changes, as on a file system with a journal. Kill programs before a cut; they end
+after it when they wait for the disk, and before the power is back.
 Needs libfuse 3 and the package mfusepy.
 """
 import errno
@@ -76,10 +80,14 @@ class Inode:
 
 
 class Name:
-    """A change of a name: the folders that must be synced for it to last, the file it names, and how to undo it."""
+    """A change of a name: the folders that must be synced for it to last, the file or folder it makes, and how to undo it."""
 
-    def __init__(self, folders, inode, undo):
-        self.folders, self.inode, self.undo = set(folders), inode, undo
+    def __init__(self, folders, inode, made, undo):
+        self.folders, self.inode, self.made, self.undo = set(folders), inode, made, undo
+
+    def lasts(self, path):
+        """A sync of what lies at `path` makes the folders that lead there last."""
+        return self.made is not None and (path + "/").startswith(self.made + "/")
 
 
 class Lossy(Operations):
@@ -89,7 +97,9 @@ class Lossy(Operations):
         self.root = os.path.realpath(backing)
         self.trash = self.root + ".trash"
         os.makedirs(self.trash, exist_ok=True)
-        self.lock = threading.RLock()
+        self.guard = threading.RLock()
+        self.power = threading.Condition(self.guard)
+        self.frozen, self.freeze_after, self.dead = False, None, False
         self.inodes, self.names, self.flags = {}, [], {}
         self.number, self.trashed = 0, 0
         self.syncs_to_fail, self.failed_sync_keeps, self.full = 0, True, False
@@ -99,24 +109,15 @@ class Lossy(Operations):
         listener.listen()
         threading.Thread(target=self.listen, args=(listener,), daemon=True).start()
 
-    def __call__(self, operation, *arguments):
-        with self.lock:
-            try:
-                return super().__call__(operation, *arguments)
-            except FuseOSError:
-                raise
-            except OSError as error:
-                raise FuseOSError(error.errno) from error
-
     # ---- orders ------------------------------------------------------------------------------------------------------------
     def listen(self, listener):
         while True:
             connection, _ = listener.accept()
             with connection, connection.makefile("rw") as stream:
                 try:
-                    with self.lock:
+                    with self.guard:
                         self.obey(stream.readline().split())
-                        answer = dict(self.counters)
+                        answer = {**self.counters, "frozen": self.frozen}
                 except Exception as error:  # the one who ordered is to know, whatever it is
                     answer = {"error": repr(error)}
                 stream.write(json.dumps(answer) + "\n")
@@ -125,6 +126,10 @@ class Lossy(Operations):
         match words:
             case ["cut", ("all" | "torn" | "random") as how, seed]:
                 self.cut(how, random.Random(int(seed)))
+            case ["freeze", count]:
+                self.freeze_after = int(count)
+            case ["on"]:
+                self.full, self.syncs_to_fail, self.dead = False, 0, False
             case ["fail-sync", count, ("keep" | "drop") as what]:
                 self.syncs_to_fail, self.failed_sync_keeps = int(count), what == "keep"
             case ["full", ("on" | "off") as what]:
@@ -160,17 +165,34 @@ class Lossy(Operations):
             name.undo()
             self.counters["undone_names"] += 1
         self.forget_names()
-        self.full, self.syncs_to_fail = False, 0
+        self.freeze_after, self.dead = None, True
+        self.power.notify_all()
+
+    def alive(self):
+        """Before anything that changes the disk."""
+        if self.dead:
+            raise FuseOSError(errno.EIO)
+
+    def step(self):
+        """Before a write or a sync: the place where the power may go."""
+        self.alive()
+        if self.freeze_after is not None:
+            self.freeze_after -= 1
+            if self.freeze_after <= 0:
+                self.frozen = True
+                self.power.wait_for(lambda: self.dead)
+                self.frozen = False
+                self.alive()
 
     # ---- content -----------------------------------------------------------------------------------------------------------
-    def inode(self, fd, path):
+    def inode(self, fd):
         key = os.fstat(fd).st_ino
         if key not in self.inodes:
             self.inodes[key] = Inode(os.open(f"/proc/self/fd/{fd}", os.O_RDWR))
         return self.inodes[key]
 
-    def change(self, fd, path, offset, after, length_after):
-        inode = self.inode(fd, path)
+    def change(self, fd, offset, after, length_after):
+        inode = self.inode(fd)
         length = os.fstat(fd).st_size
         if after is None:
             before = os.pread(inode.fd, max(0, length - length_after), length_after)
@@ -194,7 +216,8 @@ class Lossy(Operations):
             self.counters["failed"] += 1
             raise FuseOSError(errno.ENOSPC)
 
-    def sync(self, fd):
+    def sync(self, fd, path):
+        self.step()
         self.counters["syncs"] += 1
         key = os.fstat(fd).st_ino
         inode = self.inodes.get(key)
@@ -212,7 +235,7 @@ class Lossy(Operations):
             if all(change.state == "durable" for change in inode.changes):
                 os.close(inode.fd)
                 del self.inodes[key]
-        self.names = [name for name in self.names if name.inode != key]
+        self.names = [name for name in self.names if name.inode != key and not name.lasts(path)]
 
     def fail_sync(self, inode):
         if self.failed_sync_keeps:
@@ -234,47 +257,50 @@ class Lossy(Operations):
         fd = os.open(self.path(path), access | flags & (os.O_CREAT | os.O_EXCL), mode)
         self.flags[fd] = flags
         if flags & os.O_TRUNC and access == os.O_RDWR and os.fstat(fd).st_size:
-            self.change(fd, path, 0, None, 0)
+            self.change(fd, 0, None, 0)
         return fd
 
     def open(self, path, flags):
         return self.opened(path, flags)
 
     def create(self, path, mode, fi=None):
+        self.alive()
         new = not os.path.lexists(self.path(path))
         if new and self.full:
             self.counters["failed"] += 1
             raise FuseOSError(errno.ENOSPC)
         fd = self.opened(path, os.O_RDWR | os.O_CREAT | (0 if new else os.O_TRUNC), mode)
         if new:
-            self.name([path], os.fstat(fd).st_ino, lambda: os.unlink(self.path(path)))
+            self.name([path], lambda: os.unlink(self.path(path)), inode=os.fstat(fd).st_ino)
         return fd
 
     def read(self, path, size, offset, fh):
         return os.pread(fh, size, offset)
 
     def write(self, path, data, offset, fh):
+        self.step()
         self.counters["writes"] += 1
         if self.flags[fh] & os.O_APPEND:
             offset = os.fstat(fh).st_size
         data = bytes(data)
         self.room(fh, offset, len(data))
-        self.change(fh, path, offset, data, max(os.fstat(fh).st_size, offset + len(data)))
+        self.change(fh, offset, data, max(os.fstat(fh).st_size, offset + len(data)))
         if self.flags[fh] & (os.O_SYNC | os.O_DSYNC):
-            self.sync(fh)
+            self.sync(fh, path)
         return len(data)
 
     def truncate(self, path, length, fh=None):
+        self.alive()
         fd = os.open(self.path(path), os.O_RDWR) if fh is None else fh
         try:
-            self.change(fd, path, 0, None, length)
+            self.change(fd, 0, None, length)
         finally:
             if fh is None:
                 os.close(fd)
         return 0
 
     def fsync(self, path, datasync, fh):
-        self.sync(fh)
+        self.sync(fh, path)
         return 0
 
     def flush(self, path, fh):
@@ -286,13 +312,14 @@ class Lossy(Operations):
         return 0
 
     # ---- names -------------------------------------------------------------------------------------------------------------
-    def name(self, paths, inode, undo):
-        self.names.append(Name([os.path.dirname(path) for path in paths], inode, undo))
+    def name(self, paths, undo, inode=None, made=None):
+        self.names.append(Name([os.path.dirname(path) for path in paths], inode, made, undo))
 
     def fsyncdir(self, path, datasync, fh):
+        self.step()
         self.counters["syncs"] += 1
         folder = path.rstrip("/") or "/"
-        self.names = [name for name in self.names if folder not in name.folders]
+        self.names = [name for name in self.names if folder not in name.folders and not name.lasts(folder)]
         if not self.names:
             self.forget_names()
         return 0
@@ -310,12 +337,14 @@ class Lossy(Operations):
         return lambda: os.rename(kept, self.path(path))
 
     def unlink(self, path):
+        self.alive()
         back = self.keep(path)
         os.unlink(self.path(path))
-        self.name([path], None, back)
+        self.name([path], back)
         return 0
 
     def rename(self, old, new, flags=0):
+        self.alive()
         back = self.keep(new) if os.path.isfile(self.path(new)) else None
         os.rename(self.path(old), self.path(new))
 
@@ -324,21 +353,23 @@ class Lossy(Operations):
             if back:
                 back()
 
-        self.name([old, new], None, undo)
+        self.name([old, new], undo)
         return 0
 
     def mkdir(self, path, mode):
+        self.alive()
         if self.full:
             self.counters["failed"] += 1
             raise FuseOSError(errno.ENOSPC)
         os.mkdir(self.path(path), mode)
-        self.name([path], None, lambda: os.rmdir(self.path(path)))
+        self.name([path], lambda: os.rmdir(self.path(path)), made=path)
         return 0
 
     def rmdir(self, path):
+        self.alive()
         mode = os.stat(self.path(path)).st_mode & 0o7777
         os.rmdir(self.path(path))
-        self.name([path], None, lambda: os.mkdir(self.path(path), mode))
+        self.name([path], lambda: os.mkdir(self.path(path), mode))
         return 0
 
     # ---- the rest ----------------------------------------------------------------------------------------------------------
@@ -368,6 +399,28 @@ class Lossy(Operations):
         fields = ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail", "f_flag", "f_namemax")
         room = {field: getattr(status, field) for field in fields}
         return {**room, "f_bfree": 0, "f_bavail": 0} if self.full else room
+
+
+def guarded(operation):
+    """One operation or order at a time, and the system's own error numbers for what fails."""
+
+    def run(self, *arguments):
+        with self.guard:
+            try:
+                return operation(self, *arguments)
+            except FuseOSError:
+                raise
+            except OSError as error:
+                raise FuseOSError(error.errno) from error
+
+    return run
+
+
+OPERATIONS = (
+    "open create read write truncate fsync flush release fsyncdir unlink rename mkdir rmdir getattr readdir chmod chown utimens statfs"
+)
+for operation in OPERATIONS.split():
+    setattr(Lossy, operation, guarded(getattr(Lossy, operation)))
 
 
 def main():

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -20,6 +21,15 @@ impl LossyDisk {
         LossyDisk { folder: path("COREHUB_CRASH_DISK"), control: path("COREHUB_CRASH_DISK_CONTROL") }
     }
 
+    /// Lets the disk hang at one of the next writes or syncs and waits for that, at most a moment: there may be none.
+    pub fn freeze(&self, step: u32) {
+        self.tell(&format!("freeze {step}"));
+        let begun = Instant::now();
+        while begun.elapsed() < MOMENT && self.tell("count")["frozen"] != true {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Gives an order and returns the disk's counters.
     pub fn tell(&self, order: &str) -> Value {
         let mut stream = UnixStream::connect(&self.control).expect("the disk listens");
@@ -31,3 +41,5 @@ impl LossyDisk {
         answer
     }
 }
+
+const MOMENT: Duration = Duration::from_millis(500);

@@ -1,6 +1,7 @@
 //! Owns what the clients saw: what they sent, what was acknowledged, what was pushed to them. Only facts; `verdict` judges them.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -46,6 +47,8 @@ pub struct Ack {
 pub struct Session {
     pub device: String,
     pub pushes: Vec<Stored>,
+    /// What the client has said to have: the server need not send that again.
+    pub cursors: HashMap<String, u64>,
 }
 
 /// One message as a push or a page of history shows it.
@@ -98,12 +101,15 @@ impl Ack {
     }
 }
 
-/// What a client says under this id: mostly short, one in eight longer than a page, so that journals fill and tables are written.
+/// What a client says under this id: mostly short, one in six longer than a page, so that journals fill and tables are written.
+/// `COREHUB_CRASH_CONTENT` makes the long ones so many times as long.
 pub fn content(client_id: &str) -> String {
     let hash =
         client_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    static SCALE: OnceLock<usize> = OnceLock::new();
+    let scale = *SCALE.get_or_init(|| super::number("COREHUB_CRASH_CONTENT").unwrap_or(1) as usize);
     let mut rng = fastrand::Rng::with_seed(hash);
-    let letters = if rng.u8(..8) == 0 { rng.usize(8_000..24_000) } else { rng.usize(50..500) };
+    let letters = if rng.u8(..6) == 0 { rng.usize(8_000..32_000) * scale } else { rng.usize(50..500) };
     let mut text = format!("{client_id} says ");
     text.extend(std::iter::repeat_with(|| rng.alphanumeric()).take(letters));
     text

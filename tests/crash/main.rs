@@ -54,3 +54,11 @@ fn power_cuts_lose_nothing_with_1_shard() {
 fn power_cuts_lose_nothing_with_4_shards() {
     Run::start("power cuts", 4, Some(LossyDisk::given())).through(kills(), &Ending::CUTS).settle().judge();
 }
+
+#[test]
+#[ignore = "needs a disk that forgets: run scripts/powercut"]
+fn a_server_that_does_not_sync_is_found_out() {
+    let run = Run::start_with("memory", "no sync", 1, Some(LossyDisk::given()));
+    let verdict = run.through(6, &[Ending::CutAll]).verdict();
+    assert!(verdict.counts.lost > 0, "the disk forgets nothing, so it proves nothing");
+}

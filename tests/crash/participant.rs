@@ -148,7 +148,7 @@ impl Participant {
         self.ready = false;
         self.unacknowledged.clear();
         self.sync_at = None;
-        let session = Session { device: self.device.clone(), pushes: Vec::new() };
+        let session = Session { device: self.device.clone(), ..Session::default() };
         let mut facts = self.lock();
         facts.sessions.push(session);
         facts.settled = self.targets.is_empty();
@@ -247,8 +247,9 @@ impl Participant {
         let now = Instant::now();
         if self.sync_at.is_some_and(|at| at <= now) {
             self.sync_at = None;
-            let cursors: HashMap<&String, u64> = self.have.iter().map(|(id, (through, _))| (id, *through)).collect();
+            let cursors: HashMap<String, u64> = self.have.iter().map(|(id, (through, _))| (id.clone(), *through)).collect();
             let sync = json!({"type": "sync", "message_id": SYNC, "data": {"cursors": cursors}});
+            self.lock().sessions.last_mut().expect("a connection is open").cursors = cursors;
             if !self.say(&sync) {
                 return false;
             }

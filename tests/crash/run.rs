@@ -12,7 +12,7 @@ use serde_json::json;
 use super::disk::LossyDisk;
 use super::facts::{Conversations, Facts};
 use super::participant::{Manner, OVER, Participant, Role, SETTLING, Stage, TALKING, Target};
-use super::verdict::{self, Evidence};
+use super::verdict::{self, Evidence, Verdict};
 use super::{histories, number};
 use crate::support::{Client, PATIENCE, Server};
 
@@ -31,6 +31,16 @@ pub enum Ending {
 
 impl Ending {
     pub const CUTS: [Ending; 3] = [Ending::CutAll, Ending::CutTorn, Ending::CutRandom];
+
+    /// What the disk calls it.
+    fn how(self) -> Option<&'static str> {
+        match self {
+            Ending::Kill => None,
+            Ending::CutAll => Some("all"),
+            Ending::CutTorn => Some("torn"),
+            Ending::CutRandom => Some("random"),
+        }
+    }
 }
 
 pub struct Run {
@@ -48,12 +58,18 @@ pub struct Run {
 impl Run {
     /// A server with clients that talk.
     pub fn start(what: &str, shards: u16, disk: Option<LossyDisk>) -> Run {
+        Run::start_with("commit", what, shards, disk)
+    }
+
+    /// The same with another `store.durability`.
+    pub fn start_with(durability: &str, what: &str, shards: u16, disk: Option<LossyDisk>) -> Run {
         let seed = number("COREHUB_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
         let title = format!("{what}, {shards} shards");
         println!("{title}: COREHUB_CRASH_SEED={seed}");
+        let config = CONFIG.replace("commit", durability);
         let server = match &disk {
-            Some(disk) => Server::start_in(shards, CONFIG, &disk.folder.join(format!("{}-{shards}", what.replace(' ', "-")))),
-            None => Server::start(shards, CONFIG),
+            Some(disk) => Server::start_in(shards, &config, &disk.folder.join(format!("{}-{shards}", what.replace(' ', "-")))),
+            None => Server::start(shards, &config),
         };
         let conversations = conversations();
         make_groups(&server, &conversations);
@@ -78,11 +94,13 @@ impl Run {
                 self.wait_for_acks(20);
             }
             std::thread::sleep(Duration::from_millis(self.rng.u64(10..900)));
-            self.end(endings[number % endings.len()]);
+            let ending = endings[number % endings.len()];
+            self.end(ending);
+            // Now and then it ends again while it starts.
             if self.rng.u8(..5) == 0 {
-                let time = Duration::from_millis(self.rng.u64(..80));
-                self.stage.server.start_briefly(time);
-                self.forget(endings[number % endings.len()]);
+                self.stage.server.begin_again();
+                std::thread::sleep(Duration::from_millis(self.rng.u64(..60)));
+                self.end(ending);
             }
             self.start_again();
         }
@@ -91,21 +109,30 @@ impl Run {
     }
 
     pub fn end(&mut self, ending: Ending) {
+        if let Some(disk) = self.disk.as_ref().filter(|_| ending.how().is_some()) {
+            // Mostly the power goes while a commit is under way.
+            if self.rng.u8(..5) > 0 {
+                disk.freeze(self.rng.u32(1..6));
+            }
+        }
         self.stage.server.signal(Signal::KILL);
-        self.stage.server.wait_for_exit();
-        self.endings += 1;
         self.forget(ending);
+        self.stage.server.wait_for_exit();
+        self.power_on(ending);
+        self.endings += 1;
     }
 
     fn forget(&mut self, ending: Ending) {
-        let how = match ending {
-            Ending::Kill => return,
-            Ending::CutAll => "all",
-            Ending::CutTorn => "torn",
-            Ending::CutRandom => "random",
-        };
-        let order = format!("cut {how} {}", self.rng.u32(..));
-        self.disk.as_ref().expect("only a disk that forgets loses its power").tell(&order);
+        if let Some(how) = ending.how() {
+            let order = format!("cut {how} {}", self.rng.u32(..));
+            self.disk.as_ref().expect("only a disk that forgets loses its power").tell(&order);
+        }
+    }
+
+    fn power_on(&self, ending: Ending) {
+        if let Some(disk) = self.disk.as_ref().filter(|_| ending.how().is_some()) {
+            disk.tell("on");
+        }
     }
 
     pub fn start_again(&mut self) {
@@ -167,8 +194,16 @@ impl Run {
         verdict::missing(&self.conversations, &all).is_empty()
     }
 
+    /// Fails when a promise was broken.
+    pub fn judge(self) {
+        let title = self.title.clone();
+        let Verdict { violations, .. } = self.verdict();
+        let shown: Vec<&String> = violations.iter().take(VIOLATIONS_SHOWN).collect();
+        assert!(shown.is_empty(), "{title}: {} violations, such as\n{shown:#?}", violations.len());
+    }
+
     /// Reads what the server has kept, and compares.
-    pub fn judge(mut self) {
+    pub fn verdict(mut self) -> Verdict {
         self.stage.phase.store(OVER, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().expect("a client does not fail");
@@ -185,8 +220,7 @@ impl Run {
         if let Some(disk) = &self.disk {
             println!("{}: disk {}", self.title, disk.tell("count"));
         }
-        let shown: Vec<&String> = verdict.violations.iter().take(VIOLATIONS_SHOWN).collect();
-        assert!(shown.is_empty(), "{}: {} violations, such as\n{shown:#?}", self.title, verdict.violations.len());
+        verdict
     }
 }
 
@@ -265,7 +299,7 @@ const RATE_DEFAULT: u64 = 200;
 const ACKS_PER_ENDING_MIN: usize = 15;
 const VIOLATIONS_SHOWN: usize = 20;
 
-/// Members of the group that everybody is in would soon be over the caps that protect against strangers.
+/// Clients that are told of a failed disk a thousand times are no strangers to be protected against.
 const CONFIG: &str = r#"
 [store]
 kind = "embedded"
@@ -273,4 +307,8 @@ durability = "commit"
 
 [limits]
 errors_per_minute = 0
+
+# The delivery state of clients without `acks` is written with every ping: often, or each return repeats the whole run.
+[heartbeat]
+interval = "1s"
 "#;

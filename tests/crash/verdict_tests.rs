@@ -26,7 +26,7 @@ impl World {
             acks: vec![ack(seq, at(seq * 10 + 5), false)],
         });
         let sender = Facts { user: "a".into(), sends: sends.collect(), settled: true, ..Facts::default() };
-        let session = Session { device: "d".into(), pushes: log.clone() };
+        let session = Session { device: "d".into(), pushes: log.clone(), ..Session::default() };
         let reader = Facts { user: "b".into(), sessions: vec![session], settled: true, ..Facts::default() };
         let conversations = [("p:a:b".to_owned(), vec!["a".to_owned(), "b".to_owned()])].into();
         World { conversations, facts: vec![sender, reader], log }
@@ -139,10 +139,17 @@ fn repeats_and_disorder_within_a_connection_are_seen() {
 fn a_gap_within_a_connection_is_seen() {
     sees("seq 3 after 1, without 2", |world| {
         let pushes = world.pushes().clone();
-        let earlier = Session { device: "c".into(), pushes: vec![pushes[1].clone()] };
+        let earlier = Session { device: "c".into(), pushes: vec![pushes[1].clone()], ..Session::default() };
         world.pushes().remove(1);
         world.facts[1].sessions.insert(0, earlier);
     });
+    let mut world = World::in_order();
+    let all = world.pushes().clone();
+    world.pushes().remove(1);
+    let earlier = Session { device: "c".into(), pushes: all, ..Session::default() };
+    world.facts[1].sessions.insert(0, earlier);
+    world.facts[1].sessions[1].cursors.insert("p:a:b".into(), 2);
+    assert_eq!(world.judge().violations, [""; 0], "the client had said that it has it");
 }
 
 #[test]
