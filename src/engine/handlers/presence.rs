@@ -73,7 +73,7 @@ impl Shard {
         let gather = Gather { request, parts_missing: parts.len(), users, entries: Vec::new() };
         self.gathers.open.insert(id, gather);
         for (shard, users) in parts {
-            let body = Body::AskPresence { asker.clone(), users, watch, gather: id };
+            let body = Body::AskPresence { asker: asker.clone(), users, watch, gather: id };
             self.route_anew(shard, body, turn);
         }
     }
