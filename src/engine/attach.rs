@@ -445,7 +445,7 @@ impl Shard {
             self.share_rate(&asker.user, turn);
         }
         let read = Read::User { user: asker.user.clone(), device: asker.device.clone() };
-        self.store(Operation::Read(read), Pending::LoadUser { asker, wishes }, turn);
+        self.store(Operation::Read(read), Pending::LoadUser { asker }, turn);
     }
 
     /// Applies the session policy. Returns whether the new session is refused.
@@ -487,13 +487,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn user_loaded(
-        &mut self,
-        asker: Box<Asker>,
-        _wishes: Wishes,
-        result: Result<Answer, StoreFault>,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn user_loaded(&mut self, asker: &Asker, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {
         let sessions = self.users.online.get(&asker.user).map_or(1, |user| user.sessions.len() as u32);
         let body = match result {
             Ok(Answer::User(state)) => Body::Attached { address: asker.address, state, sessions },
@@ -566,13 +560,13 @@ impl Shard {
     pub(super) fn attach_group(&mut self, group: GroupId, asker: Box<Asker>, turn: &mut Turn<'_>) {
         let conversation = ConversationId::group(&group);
         if self.prepare(&conversation, turn) {
-            self.attach_now(group, asker, turn);
+            self.attach_now(group, &asker, turn);
         } else {
             self.wait(&conversation, Waiting::Attach(asker), turn);
         }
     }
 
-    pub(super) fn attach_now(&mut self, group: GroupId, asker: Box<Asker>, turn: &mut Turn<'_>) {
+    pub(super) fn attach_now(&mut self, group: GroupId, asker: &Asker, turn: &mut Turn<'_>) {
         let conversation = ConversationId::group(&group);
         let shards = usize::from(self.shards);
         let entry = self.entry(&conversation);
@@ -585,7 +579,7 @@ impl Shard {
                 member.online += 1;
                 owned.online_by_shard.resize(shards, 0);
                 owned.online_by_shard[asker.address.shard.index()] += 1;
-                Body::GroupAttached { group, address: asker.address, user: asker.user, head, joined: member.joined_seq }
+                Body::GroupAttached { group, address: asker.address, user: asker.user.clone(), head, joined: member.joined_seq }
             }
             None => Body::GroupRefused { group, address: asker.address },
         };

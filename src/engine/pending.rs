@@ -3,7 +3,7 @@
 use compact_str::CompactString;
 
 use crate::types::RawJson;
-use crate::types::command::{Command, HistoryQuery, Wishes};
+use crate::types::command::{Command, HistoryQuery};
 use crate::types::envelope::Asker;
 use crate::types::push::GroupEvent;
 use crate::types::record::Member;
@@ -30,7 +30,6 @@ pub enum Pending {
     ChangeGroup(Box<GroupPlan>),
     LoadUser {
         asker: Box<Asker>,
-        wishes: Wishes,
     },
     Refill(Box<Page>),
     /// `sync`: the user's rows, and what the client says it has.

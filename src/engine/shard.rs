@@ -258,7 +258,7 @@ impl Shard {
                 self.appended(conversation, asker, notification, reply.result, turn)
             }
             Pending::ChangeGroup(plan) => self.group_changed(*plan, reply.result, turn),
-            Pending::LoadUser { asker, wishes } => self.user_loaded(asker, wishes, reply.result, turn),
+            Pending::LoadUser { asker } => self.user_loaded(&asker, reply.result, turn),
             Pending::Refill(page) => self.refilled(*page, reply.result, turn),
             Pending::SyncRows { key, session, request, cursors } => {
                 self.sync_rows(key, session, request, *cursors, reply.result, turn)
@@ -272,7 +272,7 @@ impl Shard {
             Pending::List { asker } => self.list_read(asker, reply.result, turn),
             Pending::AckWhenDone { asker } => self.done(asker, reply.result, turn),
             Pending::PresenceLastSeen { asker, gather, entries } => {
-                self.presence_last_seen(asker, gather, entries, reply.result, turn)
+                self.presence_last_seen(&asker, gather, entries, reply.result, turn)
             }
             Pending::UserWrite(user) => self.user_written(&user, turn),
         }

@@ -295,7 +295,7 @@ impl Shard {
                 Waiting::Ask(asker, command) => self.decide(asker, conversation.clone(), command, turn),
                 Waiting::Attach(asker) => {
                     if let ConversationKind::Group(group) = conversation.kind() {
-                        self.attach_now(group, asker, turn);
+                        self.attach_now(group, &asker, turn);
                     }
                 }
                 Waiting::Notify { kind, content, asker } => self.notify_now(conversation, kind, content, asker, turn),

@@ -227,7 +227,7 @@ impl Shard {
 
     pub(in crate::engine) fn presence_last_seen(
         &mut self,
-        asker: Box<Asker>,
+        asker: &Asker,
         gather: u64,
         mut entries: Vec<PresenceEntry>,
         result: Result<Answer, StoreFault>,
