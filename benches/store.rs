@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use corehub::store::{Backend, EmbeddedBackend, EmbeddedSettings};
 use corehub::types::record::MessageType;
-use corehub::types::storage::{Answer, Append, Write};
-use corehub::types::{ConversationId, Message, MessageId, MessageKind, Millis, RawJson, RequestId, Seq, SessionId, UserId};
+use corehub::types::storage::{Answer, Append, RangeQuery, Read, Write};
+use corehub::types::{
+    ConversationId, DeviceId, Message, MessageId, MessageKind, Millis, RawJson, RequestId, Seq, SessionId, UserId,
+};
 
 fn main() {
     let messages = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(400_000);
@@ -34,7 +36,43 @@ fn main() {
         let rate = bench.made as f64 / elapsed.as_secs_f64();
         let (made, rss) = (bench.made, resident_mib());
         println!("{batch:>6} {made:>10} {rate:>10.0} {:>10} {:>10} {:>10} {rss:>8}", at(0.5), at(0.99), at(1.0));
+        if batch == 1_024 {
+            reads(&mut backend);
+            let begun = Instant::now();
+            drop(backend);
+            let closed = begun.elapsed();
+            drop(EmbeddedBackend::open(EmbeddedSettings::new(folder.path())).expect("just closed"));
+            println!("{:>10.1} ms to close, {:.1} ms to open and close", millis(closed), millis(begun.elapsed() - closed));
+        }
     }
+}
+
+/// What looking costs then, on one thread.
+fn reads(backend: &mut EmbeddedBackend) {
+    let conversation = |place: usize| ConversationId::private(&user(place), &user(place + 1));
+    let device = DeviceId::unnamed();
+    let newest = |place: usize| RangeQuery {
+        conversation: conversation(place),
+        viewer: Some(user(place)),
+        after: None,
+        before: None,
+        since: None,
+        until: None,
+        newest: true,
+        limit: 50,
+        bytes_max: usize::MAX,
+    };
+    let mut measure = |what: &str, make: &dyn Fn(usize) -> Read| {
+        let begun = Instant::now();
+        for number in 0..READS {
+            backend.read(&make(number.wrapping_mul(7_919) % CONVERSATIONS)).expect("readable");
+        }
+        println!("{:>10.1} µs a read: {what}", begun.elapsed().as_secs_f64() * 1e6 / READS as f64);
+    };
+    measure("the end of a log", &|place| Read::Head { conversation: conversation(place) });
+    measure("a user of two conversations", &|place| Read::User { user: user(place), device: device.clone() });
+    measure("the newest 50 messages", &|place| Read::Range(newest(place)));
+    measure("unread counts", &|place| Read::Unread { user: user(place) });
 }
 
 struct Bench {
@@ -72,6 +110,10 @@ fn user(number: usize) -> UserId {
     UserId::new(&format!("user-{number:06}")).expect("a good id")
 }
 
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
 fn micros(time: Duration) -> u128 {
     time.as_micros()
 }
@@ -83,3 +125,4 @@ fn resident_mib() -> u64 {
 }
 
 const CONVERSATIONS: usize = 10_000;
+const READS: usize = 5_000;

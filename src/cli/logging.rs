@@ -2,7 +2,8 @@
 
 use std::io::{IsTerminal, stderr};
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
@@ -27,8 +28,15 @@ pub fn start(log: &Log) -> LevelHandle {
         LogFormat::Text => fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal()).boxed(),
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(stderr).boxed(),
     };
+    let lines = lines.with_filter(filter_fn(is_wanted));
     let _ = tracing_subscriber::registry().with(level).with(lines).try_init();
     LevelHandle(handle)
+}
+
+/// The database tells everyday matters at the level where the server tells what operators are to know.
+fn is_wanted(of: &Metadata<'_>) -> bool {
+    let everyday = *of.level() > Level::WARN;
+    !(everyday && ["fjall", "lsm_tree"].iter().any(|library| of.target().starts_with(library)))
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

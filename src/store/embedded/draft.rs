@@ -45,7 +45,7 @@ enum Undo {
 impl Ledger {
     /// What `tables` hold.
     pub fn load(tables: &Tables, seed: u64) -> Result<Ledger, Trouble> {
-        let last = tables.range(Space::Numbers, Slice::from(&[0][..]), None).next_back();
+        let last = tables.prefix(Space::Numbers, keys::numbers()).next_back();
         let last = match last {
             Some(guard) => keys::seq_of(&guard.key()?).map_or(0, |number| number.0),
             None => 0,

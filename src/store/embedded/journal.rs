@@ -12,8 +12,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec;
 
-/// Key of the mark. No other table has a key of this length that begins with a control character.
-pub const MARK: &[u8] = b"\x01commit";
+/// Key of the mark in `meta`. No other key of any table has this beginning, since identifiers hold no control characters.
+pub const MARK: &[u8] = b"m\x01commit";
 
 /// What a mark says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,7 +61,9 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
     for (place, path) in journals.iter().enumerate() {
         let io = |source| JournalFault::Io { path: path.clone(), source };
         let mut scan = Scan::open(path, order).map_err(io)?;
-        while let Some(mark) = scan.batch().map_err(io)? {
+        loop {
+            let batch = scan.batch().map_err(|source| scan_fault(path, scan.begun, source))?;
+            let Some(mark) = batch else { break };
             let Some(mark) = mark else { continue };
             synced = synced.max(mark.synced);
             if cut.is_none() {
@@ -87,6 +89,13 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
         bytes += truncate(path, at).map_err(|source| JournalFault::Io { path: path.clone(), source })?;
     }
     Ok(bytes)
+}
+
+fn scan_fault(path: &Path, at: u64, source: io::Error) -> JournalFault {
+    match source.kind() {
+        io::ErrorKind::InvalidData => JournalFault::Damaged { path: path.to_owned(), at },
+        _ => JournalFault::Io { path: path.to_owned(), source },
+    }
 }
 
 fn truncate(path: &Path, at: u64) -> io::Result<u64> {
@@ -163,7 +172,8 @@ impl Scan {
         self.begun = self.at;
         self.items.clear();
         match read_batch(&mut self.reader, &mut self.items, self.length) {
-            Ok(batch) if batch.order < self.order => Ok(None),
+            // No unfinished commit looks like this.
+            Ok(batch) if batch.order < self.order => Err(io::Error::new(io::ErrorKind::InvalidData, "commits out of order")),
             Ok(batch) => {
                 (self.at, self.order) = (self.at + batch.bytes, batch.order + 1);
                 Ok(Some(batch.mark))

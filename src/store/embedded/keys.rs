@@ -2,6 +2,7 @@
 //! no control characters, so a zero byte ends them. Pure.
 
 use fjall::Slice;
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::types::record::Message;
@@ -19,12 +20,17 @@ pub fn seq_of(key: &[u8]) -> Option<Seq> {
 
 /// `conversations`: by id.
 pub fn conversation(id: &ConversationId) -> Slice {
-    Slice::from(id.as_str())
+    tagged(b'c', &[id.as_str().as_bytes()])
 }
 
 /// `numbers`: conversation number to id.
 pub fn number(number: u64) -> Slice {
-    Slice::from(number.to_be_bytes())
+    tagged(b'n', &[&number.to_be_bytes()])
+}
+
+/// All of `numbers`.
+pub fn numbers() -> Slice {
+    tagged(b'n', &[])
 }
 
 /// `ids`: message id to its place.
@@ -35,7 +41,7 @@ pub fn message_id(id: MessageId) -> Slice {
 /// `first_uses`: a hash of sender and client id; of what the system writes, of conversation and client id. None without one.
 pub fn first_use(message: &Message, seed: u64) -> Option<Slice> {
     let client_id = message.client_id.as_ref()?;
-    let mut text = smallvec::SmallVec::<[u8; 160]>::new();
+    let mut text = SmallVec::<[u8; 160]>::new();
     match &message.sender {
         Some(sender) => {
             text.push(b'u');
@@ -53,58 +59,52 @@ pub fn first_use(message: &Message, seed: u64) -> Option<Slice> {
 
 /// `rows`: user, then conversation id.
 pub fn row(user: &UserId, conversation: &ConversationId) -> Slice {
-    joined(user.as_str().as_bytes(), conversation.as_str().as_bytes())
+    joined(&[user.as_str().as_bytes(), &[0], conversation.as_str().as_bytes()])
 }
 
-/// All rows, all devices or all hidden messages of a user.
-pub fn of_user(user: &UserId) -> Slice {
-    joined(user.as_str().as_bytes(), &[])
+/// All rows of a user.
+pub fn rows(user: &UserId) -> Slice {
+    joined(&[user.as_str().as_bytes(), &[0]])
 }
 
-/// What comes after the user in a key that begins with one.
-pub fn after_user<'a>(key: &'a [u8], user: &UserId) -> &'a [u8] {
+/// The conversation's id in the key of a row.
+pub fn row_conversation<'a>(key: &'a [u8], user: &UserId) -> &'a [u8] {
     key.get(user.as_str().len() + 1..).unwrap_or_default()
 }
 
 /// `devices`: user, then device.
 pub fn device(user: &UserId, device: &DeviceId) -> Slice {
-    joined(user.as_str().as_bytes(), device.as_str().as_bytes())
+    tagged(b'd', &[user.as_str().as_bytes(), &[0], device.as_str().as_bytes()])
 }
 
 /// `hidden`: user, then conversation number, then `seq`.
 pub fn hidden(user: &UserId, number: u64, seq: Seq) -> Slice {
-    joined(user.as_str().as_bytes(), &pair(number, seq))
+    tagged(b'h', &[user.as_str().as_bytes(), &[0], &pair(number, seq)])
 }
 
 /// `last_seen`: by user.
 pub fn last_seen(user: &UserId) -> Slice {
-    Slice::from(user.as_str())
+    tagged(b'l', &[user.as_str().as_bytes()])
 }
 
 /// `groups`: the group's own record.
 pub fn group(group: &GroupId) -> Slice {
-    joined(group.as_str().as_bytes(), b"r")
+    tagged(b'g', &[group.as_str().as_bytes(), &[0, b'r']])
 }
 
 /// `groups`: all members in order of joining.
 pub fn members(group: &GroupId) -> Slice {
-    joined(group.as_str().as_bytes(), b"m")
+    tagged(b'g', &[group.as_str().as_bytes(), &[0, b'm']])
 }
 
 /// `groups`: one member by order of joining.
 pub fn member(group: &GroupId, order: u64) -> Slice {
-    let mut tail = [b'm', 0, 0, 0, 0, 0, 0, 0, 0];
-    tail[1..].copy_from_slice(&order.to_be_bytes());
-    joined(group.as_str().as_bytes(), &tail)
+    tagged(b'g', &[group.as_str().as_bytes(), &[0, b'm'], &order.to_be_bytes()])
 }
 
 /// `groups`: a user's order of joining.
 pub fn member_order(group: &GroupId, user: &UserId) -> Slice {
-    let mut key = Vec::with_capacity(group.as_str().len() + user.as_str().len() + 2);
-    key.extend_from_slice(group.as_str().as_bytes());
-    key.extend_from_slice(&[0, b'u']);
-    key.extend_from_slice(user.as_str().as_bytes());
-    Slice::from(key)
+    tagged(b'g', &[group.as_str().as_bytes(), &[0, b'u'], user.as_str().as_bytes()])
 }
 
 /// First key after all that begin with `prefix`; None when there is none.
@@ -123,10 +123,17 @@ fn pair(number: u64, seq: Seq) -> [u8; 16] {
     ((u128::from(number) << 64) | u128::from(seq.0)).to_be_bytes()
 }
 
-fn joined(head: &[u8], tail: &[u8]) -> Slice {
-    let mut key = Vec::with_capacity(head.len() + 1 + tail.len());
-    key.extend_from_slice(head);
-    key.push(0);
-    key.extend_from_slice(tail);
-    Slice::from(key)
+fn tagged(tag: u8, parts: &[&[u8]]) -> Slice {
+    key(Some(tag), parts)
+}
+
+fn joined(parts: &[&[u8]]) -> Slice {
+    key(None, parts)
+}
+
+fn key(tag: Option<u8>, parts: &[&[u8]]) -> Slice {
+    let mut bytes = SmallVec::<[u8; 96]>::new();
+    bytes.extend(tag);
+    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    Slice::from(&bytes[..])
 }

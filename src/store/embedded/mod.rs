@@ -30,7 +30,7 @@ use fjall::PersistMode;
 
 use super::backend::{Backend, Outcome, ReadSide};
 use crate::types::Millis;
-use crate::types::storage::{Read, StoreFault, Write};
+use crate::types::storage::{Answer, Read, StoreFault, Write};
 
 use draft::Ledger;
 use journal::{Keep, MARK, Mark};
@@ -109,11 +109,7 @@ impl Shared {
         let Some(tables) = &*tables else {
             return Err(StoreFault::Unavailable(self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()));
         };
-        // The database may meet damaged tables with a panic; that is to end one answer, not the reader.
-        match catch_unwind(AssertUnwindSafe(|| tables.view().read(read))) {
-            Ok(answer) => answer.map_err(unavailable),
-            Err(_) => Err(StoreFault::Unavailable("the database could not read what it holds: a file is damaged".to_owned())),
-        }
+        guarded(|| tables.view().read(read))
     }
 }
 
@@ -161,6 +157,7 @@ impl EmbeddedBackend {
         };
         #[cfg(test)]
         let mode = if self.sync_fails { PersistMode::Buffer } else { mode };
+        tables.wait_for_room(self.settings.write_buffer_bytes);
         let mut batch = tables.database().batch().durability(Some(mode));
         self.ledger.pour(tables, &mut batch);
         let mark = Mark { number: self.number + 1, synced: self.synced };
@@ -267,6 +264,14 @@ fn seed(tables: &Tables) -> Result<u64, Trouble> {
     Ok(seed)
 }
 
+/// The database may meet a damaged table with a panic; that is to end one answer, not the thread.
+fn guarded(answer: impl FnOnce() -> Result<Answer, Trouble>) -> Outcome {
+    match catch_unwind(AssertUnwindSafe(answer)) {
+        Ok(answer) => answer.map_err(unavailable),
+        Err(_) => Err(StoreFault::Unavailable("the database could not read what it holds: a file is damaged".to_owned())),
+    }
+}
+
 fn unavailable(trouble: Trouble) -> StoreFault {
     let reason = trouble.to_string();
     tracing::error!(%reason, "the store cannot answer");
@@ -287,11 +292,11 @@ impl Backend for EmbeddedBackend {
                 if let Write::Append(append) = &write {
                     self.first_uses_since.fetch_max(append.dedupe_since.0, Ordering::Relaxed);
                 }
-                let outcome = self.ledger.draft(tables).write(write);
+                let outcome = guarded(|| self.ledger.draft(tables).write(write));
                 if outcome.is_err() {
                     self.ledger.take_back();
                 }
-                outcomes.push(outcome.map_err(unavailable));
+                outcomes.push(outcome);
             }
         }
         if self.ledger.is_empty() {
@@ -340,10 +345,10 @@ impl Backend for EmbeddedBackend {
 impl Drop for EmbeddedBackend {
     /// Leaves a mark behind the last commit, so that damage to that commit cannot be taken for an unfinished one.
     fn drop(&mut self) {
-        if self.failed.is_none() {
-            for _ in 0..2 {
-                let _ = self.flush(Durability::Commit);
-            }
+        if self.failed.is_none()
+            && let Err(reason) = self.flush(Durability::Commit)
+        {
+            tracing::error!(%reason, "the store could not write its last mark");
         }
         // Readers may live on; the folder is to be free.
         "the store has ended".clone_into(&mut self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner));
@@ -351,7 +356,7 @@ impl Drop for EmbeddedBackend {
     }
 }
 
-const SEED: &[u8] = b"\x01seed";
+const SEED: &[u8] = b"m\x01seed";
 const CACHE_BYTES: u64 = 32 << 20;
 const WRITE_BUFFER_BYTES: u64 = 32 << 20;
 /// How often a failed database is tried again.

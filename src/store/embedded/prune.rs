@@ -20,7 +20,7 @@ impl EmbeddedBackend {
         let mut pruned = 0;
         for _ in 0..CONVERSATIONS_AT_ONCE {
             let from = keys::number(self.prune_at);
-            let Some(guard) = tables.range(Space::Numbers, from, None).next() else {
+            let Some(guard) = tables.range(Space::Numbers, from, keys::after_prefix(&keys::numbers())).next() else {
                 self.prune_at = 0;
                 break;
             };

@@ -95,10 +95,10 @@ impl View<'_> {
         user: &UserId,
     ) -> Result<impl Iterator<Item = Result<(ConversationId, RowRecord), Trouble>>, Trouble> {
         let user = user.clone();
-        Ok(self.prefix(Space::Rows, keys::of_user(&user)).map(move |guard| {
+        Ok(self.prefix(Space::Rows, keys::rows(&user)).map(move |guard| {
             let (key, bytes) = guard.into_inner()?;
             let place = || Trouble::at(Space::Rows, user.as_str());
-            let id = std::str::from_utf8(keys::after_user(&key, &user)).ok().and_then(|id| ConversationId::parse(id).ok());
+            let id = std::str::from_utf8(keys::row_conversation(&key, &user)).ok().and_then(|id| ConversationId::parse(id).ok());
             let id = id.ok_or(codec::Damaged).map_err(place())?;
             Ok((id, RowRecord::decode(&key, &bytes).map_err(place())?))
         }))

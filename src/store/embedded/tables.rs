@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
 use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
@@ -12,7 +13,7 @@ use super::codec::{self, ConversationRecord, Damaged, FirstUse};
 use super::keys;
 use crate::types::{ConversationId, Millis, Seq};
 
-/// What a table holds; `keys` says under which keys.
+/// What is kept; `keys` says under which keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
     Messages,
@@ -43,38 +44,66 @@ impl Space {
         Space::Meta,
     ];
 
-    /// Its name on disk, which never changes.
+    /// What it is called in messages.
     pub fn name(self) -> &'static str {
         match self {
             Space::Messages => "messages",
             Space::Conversations => "conversations",
             Space::Numbers => "numbers",
             Space::Ids => "ids",
-            Space::FirstUses => "first_uses",
+            Space::FirstUses => "first uses",
             Space::Rows => "rows",
             Space::Devices => "devices",
-            Space::Hidden => "hidden",
+            Space::Hidden => "hidden messages",
             Space::Groups => "groups",
-            Space::LastSeen => "last_seen",
+            Space::LastSeen => "last seen",
             Space::Meta => "meta",
         }
     }
 
-    /// Its part of the write buffer, in sixteenths. What is seldom written is flushed when its journal is to go.
-    fn buffer_parts(self) -> u64 {
+    /// What is seldom written shares a table: its keys begin with a letter of their own.
+    fn table(self) -> Table {
         match self {
-            Space::Messages => 6,
-            Space::Ids | Space::FirstUses | Space::Rows => 2,
-            _ => 1,
+            Space::Messages => Table::Messages,
+            Space::Ids => Table::Ids,
+            Space::FirstUses => Table::FirstUses,
+            Space::Rows => Table::Rows,
+            _ => Table::State,
+        }
+    }
+}
+
+/// A keyspace of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Table {
+    Messages,
+    Ids,
+    FirstUses,
+    Rows,
+    State,
+}
+
+impl Table {
+    const ALL: [Table; 5] = [Table::Messages, Table::Ids, Table::FirstUses, Table::Rows, Table::State];
+
+    /// Its name on disk, which never changes.
+    fn name(self) -> &'static str {
+        match self {
+            Table::Messages => "messages",
+            Table::Ids => "ids",
+            Table::FirstUses => "first_uses",
+            Table::Rows => "rows",
+            Table::State => "state",
         }
     }
 
     fn options(self, write_buffer_bytes: u64) -> KeyspaceCreateOptions {
+        let sixteenths = if self == Table::Messages { 8 } else { 2 };
         let options = KeyspaceCreateOptions::default()
             .manual_journal_persist(true)
-            .max_memtable_size((write_buffer_bytes / 16 * self.buffer_parts()).max(BUFFER_BYTES_MIN));
+            .max_memtable_size((write_buffer_bytes / 16 * sixteenths).max(BUFFER_BYTES_MIN));
         // A filter pays where most look-ups find nothing; these find what they look for.
-        options.expect_point_read_hits(matches!(self, Space::Messages | Space::Ids | Space::Numbers))
+        options.expect_point_read_hits(matches!(self, Table::Messages | Table::Ids))
     }
 }
 
@@ -104,7 +133,7 @@ pub struct Tuning {
 /// The open database.
 pub struct Tables {
     database: Database,
-    keyspaces: [Keyspace; Space::ALL.len()],
+    keyspaces: [Keyspace; Table::ALL.len()],
 }
 
 impl Tables {
@@ -119,12 +148,12 @@ impl Tables {
             .max_journaling_size(JOURNALS_BYTES_MAX)
             .with_compaction_filter_factories(Arc::new(move |name| {
                 let factory: Arc<dyn Factory> = Arc::new(Expiry { since: since.clone() });
-                (name == Space::FirstUses.name()).then_some(factory)
+                (name == Table::FirstUses.name()).then_some(factory)
             }))
             .open()?;
-        let open = |space: Space| database.keyspace(space.name(), || space.options(tuning.write_buffer_bytes));
-        let keyspaces = Space::ALL.into_iter().map(open).collect::<fjall::Result<Vec<_>>>()?;
-        let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace for each space"));
+        let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
+        let keyspaces = Table::ALL.into_iter().map(open).collect::<fjall::Result<Vec<_>>>()?;
+        let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace for each table"));
         Ok(Tables { database, keyspaces })
     }
 
@@ -133,7 +162,17 @@ impl Tables {
     }
 
     pub fn keyspace(&self, space: Space) -> &Keyspace {
-        &self.keyspaces[space as usize]
+        &self.keyspaces[space.table() as usize]
+    }
+
+    /// Slows the writer down when tables are written more slowly than memory fills.
+    pub fn wait_for_room(&self, write_buffer_bytes: u64) {
+        for _ in 0..WAITS_MAX {
+            if self.database.write_buffer_size() <= write_buffer_bytes * 2 {
+                break;
+            }
+            std::thread::sleep(WAIT);
+        }
     }
 
     /// Everything as it is now, unmoved by what is written meanwhile.
@@ -257,6 +296,8 @@ impl CompactionFilter for Expiry {
     }
 }
 
+const WAIT: Duration = Duration::from_millis(1);
+const WAITS_MAX: usize = 20;
 const BUFFER_BYTES_MIN: u64 = 256 << 10;
 /// The least the database allows; at start all of it may have to be read.
 const JOURNALS_BYTES_MAX: u64 = 64 << 20;

@@ -400,3 +400,41 @@ fn a_path_that_cannot_be_used_says_what_to_do() {
     assert!(fault.contains("store.path") && fault.contains("file"), "{fault}");
     assert!(refusal(&file.join("below")).contains("store.path"));
 }
+
+/// COREHUB_SMALL_DISK names a folder on a file system of about 100 MB that nobody else uses:
+/// `mount -t tmpfs -o size=96m none FOLDER`.
+#[test]
+#[ignore = "needs a small file system, see its comment"]
+fn a_full_disk_refuses_sends_serves_reads_and_recovers() {
+    let disk = std::path::PathBuf::from(std::env::var_os("COREHUB_SMALL_DISK").expect("COREHUB_SMALL_DISK is set"));
+    let folder = tempfile::tempdir_in(&disk).unwrap();
+    let conversation = private("a", "b");
+    let mut backend = open(folder.path());
+    let mut acknowledged = 0;
+    for round in 0..3 {
+        fill(&mut backend, &conversation, acknowledged + 1, acknowledged + 50);
+        acknowledged += 50;
+        let ballast = disk.join("ballast");
+        let mut file = std::fs::File::create(&ballast).unwrap();
+        while std::io::Write::write_all(&mut file, &[7; 4_096]).is_ok() {}
+        drop(file);
+        // Room that was there before is used up, then nothing is acknowledged any more.
+        loop {
+            match commit(&mut backend, vec![append(&conversation, acknowledged + 1)]).remove(0) {
+                Ok(_) => acknowledged += 1,
+                Err(_) => break,
+            }
+        }
+        for _ in 0..5 {
+            std::thread::sleep(RETRY_EVERY / 2);
+            backend.tend();
+            assert!(commit(&mut backend, vec![append(&conversation, acknowledged + 1)])[0].is_err());
+            assert_eq!(contents(&mut backend, &conversation), Ok(expected(acknowledged)), "reads go on, round {round}");
+        }
+        std::fs::remove_file(&ballast).unwrap();
+        recovered(&mut backend);
+        assert_eq!(contents(&mut backend, &conversation), Ok(expected(acknowledged)));
+    }
+    drop(backend);
+    assert_eq!(contents(&mut open(folder.path()), &conversation), Ok(expected(acknowledged)));
+}
