@@ -18,8 +18,8 @@ undoes it. CONTROL is a Unix socket that takes one order per line and answers wi
 
 Content is durable after fsync, fdatasync, or a write to a file opened with O_SYNC or O_DSYNC. Names (create, mkdir, rename,
 unlink, rmdir) are durable after a sync of their folder, a new file's also after a sync of the file itself, a new folder's after
-a sync of anything in it. After a cut the names that survive are a beginning of the changes, as on a file system with a journal. Kill programs before a cut; they end
-after it when they wait for the disk, and before the power is back.
+a sync of anything in it. After a cut the names that survive are a beginning of the changes, as on a file system with a
+journal. Kill programs before a cut; they end after it when they wait for the disk, and before the power is back.
 Needs libfuse 3 and the package mfusepy.
 """
 import errno
