@@ -342,10 +342,10 @@ impl Shard {
     /// Passes on what is being handled: one hop more.
     pub(super) fn route(&mut self, to: ShardId, body: Body, turn: &mut Turn<'_>) {
         if to == self.id {
-            self.local.push_back(Envelope { hops: self.hops, body });
+            self.local.push_back(Envelope { hops: self.hops, sent_us: turn.now.mono_us, body });
         } else {
             assert!(self.hops < HOPS_MAX, "one hop too many: {body:?}");
-            turn.effects.forward.push((to, Envelope { hops: self.hops + 1, body }));
+            turn.effects.forward.push((to, Envelope { hops: self.hops + 1, sent_us: turn.now.mono_us, body }));
         }
     }
 

@@ -244,6 +244,7 @@ fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Resul
         idle_listeners: Vec::new(),
         refusing: 0,
         scratch: Vec::new(),
+        heard: Vec::new(),
         draining: false,
         stopped: false,
         store_lost: false,

@@ -59,6 +59,8 @@ pub(super) struct Driver {
     pub idle_listeners: Vec<u32>,
     /// Refused connections whose response is on its way.
     pub refusing: usize,
+    /// What other shards have said, on its way to the engine.
+    pub heard: Vec<(crate::types::ShardId, Envelope)>,
     pub scratch: Vec<Frame>,
     pub draining: bool,
     pub stopped: bool,
@@ -126,7 +128,13 @@ impl Driver {
             self.completed(completion);
         }
         let core = &mut self.core;
-        self.port.drain(MESH_PER_TURN_MAX, &mut |from, envelope| core.step(Event::Mesh { from, envelope }));
+        let heard = &mut self.heard;
+        self.port.drain(MESH_PER_TURN_MAX, &mut |from, envelope| heard.push((from, envelope)));
+        // A client that comes back on another shard must not overtake what its former shard said of it.
+        heard.sort_by_key(|(_, envelope)| envelope.sent_us);
+        for (from, envelope) in heard.drain(..) {
+            core.step(Event::Mesh { from, envelope });
+        }
         if let Some(store) = &mut self.store {
             store.drain(REPLIES_PER_TURN_MAX, &mut |reply| core.step(Event::Store(reply)));
         }

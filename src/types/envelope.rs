@@ -23,6 +23,8 @@ pub const HOPS_MAX: u8 = 3;
 pub struct Envelope {
     /// Rings crossed so far, this one included.
     pub hops: u8,
+    /// Monotonic microseconds of the turn that sent it: between rings, what was said first is heard first.
+    pub sent_us: u64,
     pub body: Body,
 }
 

@@ -68,8 +68,8 @@ impl View<'_> {
         Ok(Answer::Unread(entries))
     }
 
-    /// Unread messages of a row, and whether one of them mentions the user. Counts the first [`COUNTED_MAX`]; when the answer as a
-    /// whole has looked at enough, what is left counts without being looked at.
+    /// Unread messages of a row, and whether one of them mentions the user. Counts the first [`COUNTED_MAX`]; when the answer
+    /// as a whole has looked at enough, what is left counts without being looked at.
     fn count(&self, user: &UserId, id: &ConversationId, row: &RowRecord, budget: &mut Budget) -> Result<(u64, bool), Trouble> {
         let (from, end) = (row.read_seq.max(row.start_seq).next(), Seq(u64::MAX));
         let (mut unread, mut mentioned) = (0, false);

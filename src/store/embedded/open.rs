@@ -1,4 +1,5 @@
-//! Owns the data folder: making it, its lock, its format. Never opens a folder that another process uses or a newer version wrote.
+//! Owns the data folder: making it, its lock, its format. Never opens a folder that another process uses or a newer version
+//! wrote.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -15,7 +16,7 @@ use super::tables::Trouble;
 pub enum StoreOpenFault {
     #[error("{} is in use by {holder}: stop it first, or set another store.path", path.display())]
     InUse { path: PathBuf, holder: String },
-    #[error("no permission for the data folder {}: let this user own it (sudo chown -R \"$USER\" {0}), or set store.path", path.display())]
+    #[error("no permission for the data folder {}: let this user own it (chown -R), or set store.path", path.display())]
     Permission { path: PathBuf },
     #[error("cannot use {} as data folder: {source}; set store.path to a folder on a local disk", path.display())]
     Unusable { path: PathBuf, source: io::Error },
@@ -28,7 +29,7 @@ pub enum StoreOpenFault {
     Format { path: PathBuf },
     #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
     Journal { fault: JournalFault },
-    #[error("the database in {} cannot be opened: {reason}; restore it from a backup, or move it away to start empty", path.display())]
+    #[error("the database in {} cannot be opened: {reason}; restore a backup, or move it away to start empty", path.display())]
     Database { path: PathBuf, reason: String },
 }
 

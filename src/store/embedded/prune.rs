@@ -1,5 +1,5 @@
-//! Owns retention: a bounded piece of work whenever it is asked for. Hidden marks of messages that are gone stay; they are few and
-//! harm nobody. Lives on the writer's thread.
+//! Owns retention: a bounded piece of work whenever it is asked for. Hidden marks of messages that are gone stay; they are few
+//! and harm nobody. Lives on the writer's thread.
 
 use std::sync::PoisonError;
 
@@ -13,7 +13,8 @@ use super::tables::{Look, Space, Trouble};
 use crate::types::{ConversationId, Millis};
 
 impl EmbeddedBackend {
-    /// Puts the removal of up to `messages_max` messages older than `before` into the ledger, from where it stopped the last time.
+    /// Puts the removal of up to `messages_max` messages older than `before` into the ledger, from where it stopped the last
+    /// time.
     pub(super) fn draft_prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, Trouble> {
         let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
         let Some(tables) = &*tables else { return Ok(0) };

@@ -168,7 +168,7 @@ impl Tables {
     /// Slows the writer down when tables are written more slowly than memory fills.
     pub fn wait_for_room(&self, write_buffer_bytes: u64) {
         for _ in 0..WAITS_MAX {
-            if self.database.write_buffer_size() <= write_buffer_bytes * 2 {
+            if self.database.write_buffer_size() <= write_buffer_bytes * 3 {
                 break;
             }
             std::thread::sleep(WAIT);
@@ -297,7 +297,7 @@ impl CompactionFilter for Expiry {
 }
 
 const WAIT: Duration = Duration::from_millis(1);
-const WAITS_MAX: usize = 20;
+const WAITS_MAX: usize = 10;
 const BUFFER_BYTES_MIN: u64 = 256 << 10;
 /// The least the database allows; at start all of it may have to be read.
 const JOURNALS_BYTES_MAX: u64 = 64 << 20;

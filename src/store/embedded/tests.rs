@@ -419,7 +419,7 @@ fn a_full_disk_refuses_sends_serves_reads_and_recovers() {
         while std::io::Write::write_all(&mut file, &[7; 4_096]).is_ok() {}
         drop(file);
         // Room that was there before is used up, then nothing is acknowledged any more.
-        while commit(&mut backend, vec![append(&conversation, acknowledged + 1)]).remove(0).is_ok() {
+        while commit(&mut backend, vec![append(&conversation, acknowledged + 1)])[0].is_ok() {
             acknowledged += 1;
         }
         for _ in 0..5 {
