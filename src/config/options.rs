@@ -116,7 +116,7 @@ options! {
         /// How long an idle shard looks for work before it sleeps. Costs CPU, saves microseconds.
         spin: Duration = Start::Default("0"), between(0, 10 * MILLISECOND); Restart
         /// How long frames for one connection may gather under load, at most; an idle shard never waits.
-        flush_delay: Duration = Start::Default("500us"), between(0, 20 * MILLISECOND); Restart
+        flush_delay: Duration = Start::Default("0"), between(0, 20 * MILLISECOND); Unsupported
         /// Submission entries of a shard's io_uring; rounded up to a power of two.
         ring_entries: u32 = Start::Default("1024"), between(64, 32_768); Restart
         /// Receive buffers of a shard, shared by its connections; rounded up to a power of two.
@@ -164,9 +164,10 @@ options! {
     heartbeat: Heartbeat {
         /// The server pings a connection this often.
         interval: Duration = Start::Default("54s"), between(SECOND, HOUR); Restart
-        /// A connection without a sign of life for this long is closed. Longer than `heartbeat.interval`.
+        /// A connection that gives no sign of life for this long after a ping is closed with 4201.
         timeout: Duration = Start::Default("60s"), between(SECOND, 2 * HOUR); Restart
-        /// A send that the peer's socket does not take for this long closes the connection.
+        /// How long a connection that is being closed has to take its last frames and to answer. A slow reader is not closed: it
+        /// is read to from the log.
         write_timeout: Duration = Start::Default("10s"), between(100 * MILLISECOND, 10 * MINUTE); Restart
     }
 
