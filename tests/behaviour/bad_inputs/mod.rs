@@ -45,8 +45,13 @@ impl Neighbours<'_> {
 
     /// Shows that the neighbours are served as before.
     fn assert_undisturbed(&mut self, what: &str) {
+        self.assert_bounded(what, GROWTH_BYTES_MAX * u64::from(self.server.shards()));
+    }
+
+    /// The same, where the input is allowed to leave `growth_bytes_max` behind.
+    fn assert_bounded(&mut self, what: &str, growth_bytes_max: u64) {
         self.exchange(what);
-        let limit = self.resident_bytes.saturating_add(GROWTH_BYTES_MAX * u64::from(self.server.shards()));
+        let limit = self.resident_bytes.saturating_add(growth_bytes_max);
         eventually(&format!("{what}: memory comes back"), || (self.server.resident_bytes() < limit).then_some(()));
         assert!(!self.server.log().contains("panicked"), "{what}:\n{}", self.server.log());
     }
