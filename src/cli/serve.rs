@@ -95,7 +95,7 @@ fn announce(config: &Config, ready: Ready) {
     let made = token::issue_for(config, &user, None, DEV_TOKEN_TTL);
     let (client, admin) = (reachable(ready.client), reachable(ready.admin));
     eprintln!("WebSocket  ws://{client}/ws");
-    eprintln!("Console    http://{admin}/");
+    eprintln!("Admin      http://{admin}/");
     match made {
         Ok(token) => {
             eprintln!("Token      {token}  (user {DEV_USER}, 24 h; others: corehub token --user ID --data DIR)");
