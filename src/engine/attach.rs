@@ -209,7 +209,6 @@ impl Shard {
         request: Option<RequestId>,
         turn: &mut Turn<'_>,
     ) {
-        let shard = self.id;
         let conversation = ConversationId::group(&group);
         let Some(session) = self.ready(key) else { return };
         if let Some(index) = session.cursor_of(&conversation) {
@@ -220,15 +219,7 @@ impl Shard {
         if let Some(sync) = session.sync.as_mut() {
             sync.attaching += 1;
         }
-        let account = session.account();
-        let asker = Box::new(Asker {
-            address: session.address(shard),
-            session: session.id,
-            user: account.user.clone(),
-            device: account.device.clone(),
-            request,
-            received_us: turn.now.mono_us,
-        });
+        let Some(asker) = self.asker(key, request, turn) else { return };
         let owner = self.owner_of(&conversation);
         self.route_anew(owner, Body::AttachGroup { group, asker }, turn);
     }

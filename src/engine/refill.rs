@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use smallvec::SmallVec;
 
 use crate::types::command::ConversationRef;
-use crate::types::envelope::{Asker, Body, Question};
+use crate::types::envelope::Body;
 use crate::types::outcome::Fault;
 use crate::types::push::{Push, SkipReason};
 use crate::types::record::{Delivery, MessageKind};
@@ -410,20 +410,7 @@ impl Shard {
             let fault = Fault::new(ErrorName::Forbidden, "sync names a conversation that is not yours");
             return self.refuse(key, request.as_ref(), fault, turn);
         }
-        let shard = self.id;
-        let Some(session) = self.ready(key) else { return };
-        let account = session.account();
-        let asker = Box::new(Asker {
-            address: session.address(shard),
-            session: session.id,
-            user: account.user.clone(),
-            device: account.device.clone(),
-            request,
-            received_us: turn.now.mono_us,
-        });
-        let owner = self.owner_of(&conversation);
-        let command = Command::Sync { cursors: IndexMap::new() };
-        self.route_anew(owner, Body::Ask(Box::new(Question { asker, conversation, command })), turn);
+        self.pass_to_owner(key, conversation, Command::Sync { cursors: IndexMap::new() }, request, turn);
     }
 }
 

@@ -8,6 +8,7 @@ mod backend;
 mod client;
 mod embedded;
 mod faults;
+mod listing;
 mod memory;
 mod submission;
 mod threads;

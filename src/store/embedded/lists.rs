@@ -8,6 +8,7 @@ use super::codec::{RowRecord, decode_head};
 use super::keys;
 use super::read::{Hidden, decode};
 use super::tables::{Look, Space, Trouble, View};
+use crate::store::listing::{matches, parse_cursor, position};
 use crate::types::push::{ConversationSummary, UnreadEntry};
 use crate::types::record::SharedMessage;
 use crate::types::storage::Answer;
@@ -233,24 +234,6 @@ impl Ord for Newest {
     fn cmp(&self, other: &Newest) -> std::cmp::Ordering {
         self.order().cmp(&other.order())
     }
-}
-
-fn matches(message: &SharedMessage, words: &[String]) -> bool {
-    // The text as its reader sees it: escapes resolved.
-    let text = match serde_json::from_str::<serde_json::Value>(message.content.as_str()) {
-        Ok(serde_json::Value::String(text)) => text.to_lowercase(),
-        _ => message.content.as_str().to_lowercase(),
-    };
-    words.iter().all(|word| text.contains(word.as_str()))
-}
-
-fn position(message: &SharedMessage) -> (Millis, String) {
-    (message.created_at, format!("{}:{:020}", message.conversation, message.seq.0))
-}
-
-fn parse_cursor(cursor: &str) -> Option<(Millis, String)> {
-    let (at, id) = cursor.split_once(':')?;
-    Some((Millis(at.parse().ok()?), id.to_owned()))
 }
 
 /// More unread messages of one conversation are not counted.

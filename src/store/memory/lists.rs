@@ -4,6 +4,7 @@
 use super::MemoryBackend;
 use super::log::Log;
 use super::users::{Row, User};
+use crate::store::listing::{matches, parse_cursor, position};
 use crate::types::push::{ConversationSummary, UnreadEntry};
 use crate::types::record::{Mentions, SharedMessage};
 use crate::types::storage::Answer;
@@ -126,25 +127,6 @@ fn unread(user: &UserId, found: &User, row: &Row, log: &Log) -> (u64, bool) {
         };
     }
     (unread, mentioned)
-}
-
-fn matches(message: &SharedMessage, words: &[String]) -> bool {
-    // The text as its reader sees it: escapes resolved.
-    let text = serde_json::from_str::<serde_json::Value>(message.content.as_str());
-    let text = match text {
-        Ok(serde_json::Value::String(text)) => text.to_lowercase(),
-        _ => message.content.as_str().to_lowercase(),
-    };
-    words.iter().all(|word| text.contains(word.as_str()))
-}
-
-fn position(message: &SharedMessage) -> (Millis, String) {
-    (message.created_at, format!("{}:{:020}", message.conversation, message.seq.0))
-}
-
-fn parse_cursor(cursor: &str) -> Option<(Millis, String)> {
-    let (at, id) = cursor.split_once(':')?;
-    Some((Millis(at.parse().ok()?), id.to_owned()))
 }
 
 const SENDERS_MAX: usize = 64;
