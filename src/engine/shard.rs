@@ -254,8 +254,8 @@ impl Shard {
         };
         match pending {
             Pending::LoadConversation(conversation) => self.conversation_loaded(conversation, reply.result, turn),
-            Pending::Append { conversation, asker, notification } => {
-                self.appended(conversation, asker, notification, reply.result, turn)
+            Pending::Append { conversation, asker, notification, refusal } => {
+                self.appended(conversation, asker, notification, refusal, reply.result, turn)
             }
             Pending::ChangeGroup(plan) => self.group_changed(*plan, reply.result, turn),
             Pending::LoadUser { asker } => self.user_loaded(&asker, reply.result, turn),

@@ -130,7 +130,7 @@ impl Probe {
     fn append_write(&mut self, mut message: Message, dedupe_since: u64) -> Write {
         self.ids += 1;
         message.id = MessageId(self.ids);
-        Write::Append(Box::new(Append { message, head: None, dedupe_since: Millis(dedupe_since) }))
+        Write::Append(Box::new(Append { message, head: None, dedupe_since: Millis(dedupe_since), repeat_only: false }))
     }
 
     fn append(&mut self, message: Message) -> SharedMessage {
@@ -312,6 +312,17 @@ fn system_duplicates(mut probe: Probe) {
     assert!(matches!(probe.write(repeat), Answer::Duplicate { seq: Seq(1), .. }));
     // The system's ids are nobody else's.
     probe.append(message(&one, Some("a"), Some("x"), 1_000));
+    // Who may not write any more is told of what they wrote, and writes nothing.
+    let head = probe.head(&one);
+    let mut only_repeat = |client_id: &str| {
+        let mut write = probe.append_write(message(&one, Some("a"), Some(client_id), 2_000), 0);
+        let Write::Append(append) = &mut write else { unreachable!("an append was made") };
+        append.repeat_only = true;
+        probe.write(write)
+    };
+    assert!(matches!(only_repeat("x"), Answer::Duplicate { .. }));
+    assert!(matches!(only_repeat("new"), Answer::Done));
+    assert_eq!(probe.head(&one), head);
 }
 
 fn duplicate_window(mut probe: Probe) {

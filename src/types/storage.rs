@@ -59,6 +59,9 @@ pub struct Append {
     pub head: Option<Seq>,
     /// Client ids first used before this time no longer count as duplicates.
     pub dedupe_since: Millis,
+    /// Writes nothing: the sender may not write here any more, and is only told of what was written before. `Done` when the
+    /// `client_id` is new.
+    pub repeat_only: bool,
 }
 
 /// A change to a group. `members_put` is inserted or replaced, `members_removed` deleted, each with the user's own row.

@@ -70,7 +70,7 @@ fn append(conversation: &ConversationId, number: u64) -> Write {
     let mut draft = message(conversation, Some("a"), Some(&number.to_string()), 1_000 + number);
     draft.id = MessageId(u128::from(number));
     draft.content = RawJson::string(&format!("message {number}"));
-    Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0) }))
+    Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0), repeat_only: false }))
 }
 
 /// Appends messages `from` to `to`, each its own commit.
@@ -121,7 +121,7 @@ fn populate(backend: &mut EmbeddedBackend) {
         backend,
         vec![
             Write::Group(Box::new(change)),
-            Write::Append(Box::new(Append { message: mentioning, head: None, dedupe_since: Millis(0) })),
+            Write::Append(Box::new(Append { message: mentioning, head: None, dedupe_since: Millis(0), repeat_only: false })),
             Write::Device { user: user("a"), device: device("d"), at: Millis(5), deliveries: vec![delivery] },
             Write::MarkRead { user: user("b"), conversation: one.clone(), seq: Seq(20) },
             Write::Recall { conversation: one.clone(), seq: Seq(30), by: user("a") },

@@ -73,7 +73,7 @@ impl MemoryBackend {
     }
 
     fn append(&mut self, append: Append) -> Answer {
-        let Append { mut message, dedupe_since, .. } = append;
+        let Append { mut message, dedupe_since, repeat_only, .. } = append;
         if let Some(first) = self.duplicates.first_use(&message, dedupe_since) {
             return Answer::Duplicate {
                 message_id: first.id,
@@ -81,6 +81,9 @@ impl MemoryBackend {
                 seq: first.seq,
                 created_at: first.created_at,
             };
+        }
+        if repeat_only {
+            return Answer::Done;
         }
         let number = self.log_number(&message.conversation);
         let log = &mut self.logs[number as usize];
