@@ -102,7 +102,7 @@ impl Shard {
         let Some(session) = self.session(key).filter(|session| !session.is_closing()) else { return };
         // Once many wait, a newer pong replaces the last (RFC 6455 section 5.5.3 allows to answer the latest ping only).
         let key_or_none = if session.outbox.lane_bytes(Lane::Control) > PONG_BYTES_MAX { PONG_KEY } else { 0 };
-        if session.outbox.push_keyed(Lane::Control, key_or_none, frame) {
+        if session.outbox.push_keyed(Lane::Control, key_or_none, frame, &mut 0) {
             turn.effects.dirty.push(key);
         }
     }

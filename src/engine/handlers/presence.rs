@@ -119,10 +119,12 @@ impl Shard {
     pub(in crate::engine) fn presence_changed(&mut self, key: SessionKey, entry: &PresenceEntry, turn: &mut Turn<'_>) {
         let keep = self.ephemeral_key("presence", entry.user.as_str());
         let frame: Frame = self.encoder.push(&Push::PresenceUsers(vec![entry.clone()]), None);
+        let mut shed = 0;
         let Some(session) = self.ready(key) else { return };
-        if session.outbox.push_keyed(Lane::Ephemeral, keep, frame) {
+        if session.outbox.push_keyed(Lane::Ephemeral, keep, frame, &mut shed) {
             turn.effects.dirty.push(key);
         }
+        self.counters.shed += shed;
     }
 
     pub(super) fn unsubscribe_presence(
