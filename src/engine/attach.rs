@@ -10,6 +10,7 @@ use crate::auth::Identity;
 use crate::types::command::{Auth, Wishes};
 use crate::types::envelope::{Asker, Body, SessionList};
 use crate::types::outcome::Fault;
+use crate::types::planted::{Planted, Reached, planted, reached};
 use crate::types::push::{AuthSuccess, ClientLimits, Push, SkipReason};
 use crate::types::record::{Delivery, UserConversation};
 use crate::types::storage::{Answer, Operation, Read, StoreFault, UserState, Write};
@@ -212,6 +213,7 @@ impl Shard {
         let conversation = ConversationId::group(&group);
         let Some(session) = self.ready(key) else { return };
         if let Some(index) = session.cursor_of(&conversation) {
+            reached(Reached::Reattached);
             session.cursor(index).reattach = true;
             return;
         }
@@ -247,6 +249,9 @@ impl Shard {
         };
         let room = self.rooms.enter(&group, head);
         let entered = self.rooms.get_mut(room).expect("a room that was just entered");
+        if entered.head > head {
+            reached(Reached::RoomAhead);
+        }
         let head = entered.head.max(head);
         let position = entered.members.len() as u32;
         entered.members.push(RoomMember { slot: key.slot, cursor: index });
@@ -257,7 +262,7 @@ impl Shard {
         cursor.room_position = position;
         cursor.reattach = false;
         let had = cursor.sent;
-        let from = cursor.sent.max(joined).min(head);
+        let from = if planted(Planted::AttachIgnoresHead) { head } else { cursor.sent.max(joined).min(head) };
         (cursor.sent, cursor.acked, cursor.persisted, cursor.foreign) = (from, from, cursor.persisted.min(from), from);
         cursor.began = from;
         let behind = from < head;
@@ -333,7 +338,7 @@ impl Shard {
         if room == NO_ROOM {
             return;
         }
-        let Some(found) = self.rooms.get_mut(room) else { return };
+        let Some(found) = self.rooms.get_mut(room).filter(|_| !planted(Planted::LeaveKeepsPlace)) else { return };
         let from = found.members.len() - 1;
         found.members.swap_remove(position as usize);
         let (head, walked) = (found.head, found.position);
@@ -346,7 +351,11 @@ impl Shard {
             let was_lagging = session.lagging > 0;
             session.cursor(moved.cursor).room_position = position;
             // A walk that has passed the place it moved to will not come by again.
-            let missed = under_way && (position as usize) < walked && from >= walked;
+            let passed = under_way && (position as usize) < walked && from >= walked;
+            let missed = passed && !planted(Planted::WalkMissesMoved);
+            if passed {
+                reached(Reached::WalkMissedMoved);
+            }
             if missed && session.cursor(moved.cursor).state == CursorState::Lagging {
                 let cursor = session.cursor(moved.cursor);
                 cursor.head = cursor.head.max(head);
@@ -371,6 +380,9 @@ impl Shard {
             }
             self.leave_room(cursor.room, cursor.room_position, turn);
             let ConversationKind::Group(group) = cursor.conversation.kind() else { continue };
+            if planted(Planted::DetachForgotten) {
+                continue;
+            }
             self.detach_from(&cursor.conversation, group, user.clone(), turn);
         }
     }
@@ -411,6 +423,7 @@ impl Shard {
     pub(super) fn attach_user(&mut self, asker: Box<Asker>, wishes: Wishes, turn: &mut Turn<'_>) {
         // A device that comes back at once must find what it has had before.
         if let Some(fence) = self.users.fences.get_mut(&asker.user) {
+            reached(Reached::FenceWaited);
             return fence.waiting.push(Body::AttachUser { asker, wishes });
         }
         if self.store_is_full() {
@@ -426,7 +439,9 @@ impl Shard {
             return;
         }
         let user = self.users.online.entry(asker.user.clone()).or_default();
-        user.sessions.push(Attached { address: asker.address, device: asker.device.clone() });
+        if !planted(Planted::AttachAfterSnapshot) {
+            user.sessions.push(Attached { address: asker.address, device: asker.device.clone() });
+        }
         self.counters.online_users += u64::from(first);
         if first || !known_device {
             self.presence_of(&asker.user, None, turn);
@@ -453,12 +468,14 @@ impl Shard {
         let mut refused = false;
         while cap > 0 && user.sessions.len() >= cap {
             if policy != SessionPolicy::EvictOldest {
+                reached(Reached::SessionRefused);
                 refused = true;
                 break;
             }
             evicted.push(user.sessions.remove(0));
         }
         for attached in evicted {
+            reached(Reached::SessionEvicted);
             let body = Body::Refused { address: attached.address, close: CloseCode::Replaced };
             self.route(attached.address.shard, body, turn);
         }
@@ -479,6 +496,11 @@ impl Shard {
     }
 
     pub(super) fn user_loaded(&mut self, asker: &Asker, result: Result<Answer, StoreFault>, turn: &mut Turn<'_>) {
+        if planted(Planted::AttachAfterSnapshot)
+            && let Some(user) = self.users.online.get_mut(&asker.user)
+        {
+            user.sessions.push(Attached { address: asker.address, device: asker.device.clone() });
+        }
         let sessions = self.users.online.get(&asker.user).map_or(1, |user| user.sessions.len() as u32);
         let body = match result {
             Ok(Answer::User(state)) => Body::Attached { address: asker.address, state, sessions },
@@ -510,7 +532,9 @@ impl Shard {
             self.users.online.swap_remove(&user);
             self.counters.online_users -= 1;
             self.write_for_user(user.clone(), Write::LastSeen { user: user.clone(), at }, turn);
-            self.presence_of(&user, Some(at), turn);
+            if !planted(Planted::PresenceUntold) {
+                self.presence_of(&user, Some(at), turn);
+            }
         } else if !found.sessions.iter().any(|attached| attached.device == device) {
             self.presence_of(&user, None, turn);
         }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use indexmap::IndexMap;
 
+use crate::types::planted::{Reached, reached};
 use crate::types::record::{Group, Role, SharedMessage};
 use crate::types::{Command, ConversationId, GroupId, Millis, Seq, ShardId, UserId};
 
@@ -99,6 +100,7 @@ impl Conversations {
                 self.hand += 1;
                 continue;
             }
+            reached(Reached::ConversationForgotten);
             self.table.swap_remove_index(self.hand);
             return;
         }
@@ -135,6 +137,7 @@ impl OwnedGroup {
         debug_assert!(*count > 0, "a session is detached once");
         *count = count.saturating_sub(1);
         if let Some(at) = self.leaving.iter().position(|(leaver, _)| leaver == user) {
+            reached(Reached::DetachedLate);
             self.leaving[at].1 -= 1;
             if self.leaving[at].1 == 0 {
                 self.leaving.swap_remove(at);

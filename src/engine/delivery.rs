@@ -6,6 +6,7 @@
 use smallvec::SmallVec;
 
 use crate::types::envelope::{Body, EphemeralLane, Parcel, SessionList, Whisper};
+use crate::types::planted::{Planted, Reached, planted, reached};
 use crate::types::push::Push;
 use crate::types::record::SharedMessage;
 use crate::types::{ConversationId, ConversationKind, Frame, GroupId, Seq, SessionId, SessionKey, ShardId, UserId};
@@ -61,7 +62,8 @@ impl Shard {
     }
 
     pub(super) fn deliver_user(&mut self, user: &UserId, conversation: ConversationId, parcel: Parcel, turn: &mut Turn<'_>) {
-        for (shard, sessions) in self.sessions_by_shard(user) {
+        let other = self.users.online.keys().next().filter(|_| planted(Planted::WrongUser)).cloned();
+        for (shard, sessions) in self.sessions_by_shard(other.as_ref().unwrap_or(user)) {
             let (conversation, parcel) = (conversation.clone(), parcel.clone());
             self.route(shard, Body::DeliverSessions { sessions, conversation, parcel }, turn);
         }
@@ -89,7 +91,8 @@ impl Shard {
             if !self.walk(index, turn) {
                 self.busy_rooms.push_back(index);
             }
-        } else if room.backlog.len() > BACKLOG_MAX {
+        } else if room.backlog.len() > self.settings.walks_max && !planted(Planted::BacklogUnlimited) {
+            reached(Reached::BacklogDropped);
             self.drop_backlog(index, turn);
         }
     }
@@ -109,7 +112,7 @@ impl Shard {
         let bytes_max = self.settings.outbox_bytes_max;
         let ack_timeout_ms = self.settings.ack_timeout_ms;
         let mut follow_up: SmallVec<[SessionKey; 8]> = SmallVec::new();
-        let mut budget = WALK_SLICE;
+        let mut budget = self.settings.walk_members_max;
         let mut finished = true;
         if let Some(room) = self.rooms.get_mut(index) {
             while let Some(walk) = room.backlog.front() {
@@ -126,6 +129,8 @@ impl Shard {
                 }
                 room.position = end;
                 if end < room.members.len() {
+                    reached(Reached::WalkPaused);
+                    room.position += usize::from(planted(Planted::WalkSkipsOne));
                     finished = false;
                     break;
                 }
@@ -190,6 +195,7 @@ impl Shard {
                 continue;
             }
             if let Some(opening) = session.opening.as_mut() {
+                reached(Reached::NotedWhileOpening);
                 opening.note(&conversation, parcel.seq);
                 continue;
             }
@@ -311,7 +317,13 @@ impl Offer<'_> {
             cursor.passed(self.seq, acks, false);
             return false;
         }
-        if session.outbox.lane_bytes(Lane::Message) + self.frame.len() > self.bytes_max {
+        let is_full = session.outbox.lane_bytes(Lane::Message) + self.frame.len() > self.bytes_max;
+        if is_full && planted(Planted::LiveAfterOverflow) {
+            session.cursor(index).passed(self.seq, acks, true);
+            return false;
+        }
+        if is_full && !planted(Planted::OutboxUnlimited) {
+            reached(Reached::OutboxFull);
             self.fall_behind(session, index, sent, counters);
             // Its backlog leaves memory; it is read from the log when the socket drains.
             session.shed();
@@ -378,10 +390,6 @@ impl super::session::Opening {
     }
 }
 
-/// Members of one room served before other work gets its turn.
-const WALK_SLICE: usize = 4_096;
-/// Messages of one room that may wait for their walk; beyond it everyone reads the log.
-const BACKLOG_MAX: usize = 1_024;
 /// Receipts and events that may wait for one connection.
 const RECEIPT_BYTES_MAX: usize = 64 << 10;
 /// Cursors a session keeps before it looks for ones to forget.

@@ -3,6 +3,7 @@
 //! Never touches a socket. Lives on the home shard.
 
 use crate::types::outcome::Fault;
+use crate::types::planted::{Planted, Reached, planted, reached};
 use crate::types::push::Push;
 use crate::types::{CloseCode, ErrorName, Frame, Now, RequestId, SessionKey, UserId};
 
@@ -253,6 +254,7 @@ impl Shard {
         let bytes_max = self.settings.outbox_bytes_max;
         let Some(session) = self.session(key) else { return };
         if !session.reading_held && session.has_enough(bytes_max) {
+            reached(Reached::ReadingHeld);
             session.reading_held = true;
             turn.effects.reading.push((key, false));
         }
@@ -318,6 +320,9 @@ impl Shard {
         let address = session.address(shard);
         self.leave_rooms(&account.user, cursors, turn);
         self.unwatch_all(address, watches.unwrap_or_default(), turn);
+        if planted(Planted::DetachUserForgotten) {
+            return;
+        }
         let owner = self.owner_of_user(&account.user);
         let body = Body::DetachUser { user: account.user, device: account.device, address, at: turn.now.wall };
         self.route_anew(owner, body, turn);
@@ -339,6 +344,9 @@ impl Shard {
     /// Does what is due for a session.
     pub(super) fn look_at(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
         let now_ms = turn.now.mono_ms();
+        if planted(Planted::TimerLeak) && self.session(key).is_none() {
+            self.wheel.insert(key, now_ms + 1_000);
+        }
         let Some(session) = self.session(key) else { return };
         if now_ms < session.timers.armed {
             // An earlier deadline was armed and has gone; this one's own entry is still to come.

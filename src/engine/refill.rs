@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use crate::types::command::ConversationRef;
 use crate::types::envelope::Body;
 use crate::types::outcome::Fault;
+use crate::types::planted::{Planted, Reached, planted, reached};
 use crate::types::push::{Push, SkipReason};
 use crate::types::record::{Delivery, MessageKind};
 use crate::types::storage::{Answer, Operation, RangePage, RangeQuery, Read, StoreFault, Write};
@@ -49,7 +50,7 @@ impl Shard {
         let query = RangeQuery {
             conversation: conversation.clone(),
             viewer: Some(viewer),
-            after: Some(after),
+            after: Some(if planted(Planted::RefillOffByOne) { after.next() } else { after }),
             before: Some(head.next()),
             since: None,
             until: None,
@@ -74,6 +75,7 @@ impl Shard {
         let fits = session.cursors.get(page.cursor as usize).is_some_and(|cursor| {
             cursor.state == CursorState::Lagging && cursor.sent == page.after && cursor.conversation == page.conversation
         });
+        note_page(&page, fits, &result);
         let progressed = match result {
             Ok(Answer::Range(range)) => !fits || self.take_page(&page, range, turn),
             _ => false,
@@ -105,7 +107,11 @@ impl Shard {
                 self.skip(key, index, at.next(), message.seq.previous(), missing, turn);
             }
             at = message.seq;
-            let redelivered = message.seq <= repeat_until;
+            let redelivered = message.seq <= repeat_until && !planted(Planted::RepeatUnmarked);
+            if planted(Planted::RefillSkipsOne) && at.0 % 5 == 0 {
+                self.live(key).cursor(index).passed(at, acks, false);
+                continue;
+            }
             if message.origin == id && at > own_until {
                 self.live(key).cursor(index).passed(at, acks, false);
             } else if message.expired(turn.now.wall) {
@@ -173,7 +179,11 @@ impl Shard {
     /// Sends `sync_done` once everything that was behind has been put on its way.
     pub(super) fn sync_progress(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
         let Some(session) = self.ready(key) else { return };
-        let Some(sync) = session.sync.as_mut().filter(|sync| sync.attaching == 0 && sync.behind == 0) else { return };
+        let Some(sync) =
+            session.sync.as_mut().filter(|sync| sync.attaching == 0 && (sync.behind == 0 || planted(Planted::SyncDoneEarly)))
+        else {
+            return;
+        };
         let requests = std::mem::take(&mut sync.requests);
         for request in &requests {
             // Behind the messages it speaks of.
@@ -194,6 +204,9 @@ impl Shard {
         let (timeout_ms, attempts_max) = (self.settings.ack_timeout_ms, self.settings.delivery_attempts);
         let Some(session) = self.ready(key) else { return };
         session.timers.ack = NEVER;
+        if planted(Planted::RedeliveryNever) {
+            return;
+        }
         let was_lagging = session.lagging > 0;
         let mut given_up = false;
         for index in 0..session.cursors.len() as u32 {
@@ -211,14 +224,15 @@ impl Shard {
                 session.timers.ack = session.timers.ack.min(deadline);
                 continue;
             }
-            if u32::from(cursor.attempts) >= attempts_max {
+            if u32::from(cursor.attempts) >= attempts_max && !planted(Planted::RedeliveryEndless) {
                 given_up = true;
                 break;
             }
+            reached(Reached::Redelivered);
             // What waits behind it would overtake it.
             session.shed();
             let cursor = session.cursor(index);
-            cursor.attempts += 1;
+            cursor.attempts = cursor.attempts.saturating_add(1);
             cursor.unacked_since_ms = now_ms;
             cursor.repeat_until = cursor.repeat_until.max(cursor.sent);
             let acked = cursor.acked;
@@ -229,6 +243,7 @@ impl Shard {
             self.counters.lagging += 1;
         }
         if given_up {
+            reached(Reached::GivenUp);
             return self.close(key, CloseCode::NoPongOrAck, "no_pong_or_ack", turn);
         }
         self.refill(key, turn);
@@ -411,6 +426,23 @@ impl Shard {
             return self.refuse(key, request.as_ref(), fault, turn);
         }
         self.pass_to_owner(key, conversation, Command::Sync { cursors: IndexMap::new() }, request, turn);
+    }
+}
+
+/// Counts what a page is like.
+fn note_page(page: &Page, fits: bool, result: &Result<Answer, StoreFault>) {
+    match result {
+        Err(_) => reached(Reached::PageFailed),
+        Ok(_) if !fits => reached(Reached::PageStale),
+        Ok(Answer::Range(range)) => {
+            if range.has_more {
+                reached(Reached::PageFull);
+            }
+            if !page.conversation.is_group() && !page.conversation.is_system() {
+                reached(Reached::PagePrivate);
+            }
+        }
+        Ok(_) => {}
     }
 }
 

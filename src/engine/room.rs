@@ -77,6 +77,10 @@ impl Rooms {
         }
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Room> {
+        self.places.iter().map(|(_, room)| room)
+    }
+
     pub fn len(&self) -> usize {
         self.places.len()
     }

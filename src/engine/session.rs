@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use crate::types::command::Wishes;
+use crate::types::planted::{Planted, Reached, planted, reached};
 use crate::types::{ConversationId, DeviceId, Millis, Request, Seq, SessionAddress, SessionId, SessionKey, ShardId, UserId};
 
 use super::Hasher;
@@ -253,7 +254,13 @@ impl Session {
                 dropped.push((mark.cursor, mark.seq));
             }
         });
+        if unsaid > 0 {
+            reached(Reached::SyncDoneShed);
+        }
         for (index, first) in dropped {
+            if planted(Planted::ShedForgetsMarks) {
+                continue;
+            }
             self.lag(index, first.previous(), Seq::NONE);
             if unsaid > 0
                 && let Some(sync) = self.sync.as_mut()
@@ -283,7 +290,7 @@ impl Session {
     /// Last `seq` of a cursor that has surely left to the socket, or that the client has confirmed.
     pub fn delivered(&self, index: u32) -> Seq {
         let cursor = &self.cursors[index as usize];
-        if self.acks() {
+        if self.acks() && !planted(Planted::DeliveredUnconfirmed) {
             return cursor.acked;
         }
         match self.outbox.first_waiting(index) {

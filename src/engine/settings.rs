@@ -48,6 +48,10 @@ pub struct Settings {
     pub loading_requests_max: usize,
     /// Requests in the store per shard.
     pub store_requests_max: usize,
+    /// Members of a room that one message is offered to before the shard does something else.
+    pub walk_members_max: usize,
+    /// Messages of one room that may wait for their walk; more are read from the log instead.
+    pub walks_max: usize,
 }
 
 impl Default for Settings {
@@ -82,6 +86,8 @@ impl Default for Settings {
             conversations_cached_max: 100_000,
             loading_requests_max: 1_024,
             store_requests_max: 65_536,
+            walk_members_max: 4_096,
+            walks_max: 1_024,
         }
     }
 }

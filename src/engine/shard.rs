@@ -12,7 +12,7 @@ use crate::types::push::Push;
 use crate::types::storage::{Operation, StoreFault, StoreReply, StoreRequest, Ticket};
 use crate::types::{ConversationId, Encode, Frame, Now, RequestId, SessionId, SessionKey, ShardId, UserId};
 
-use super::conversations::{Conversation, Conversations};
+use super::conversations::{Conversation, Conversations, Waiting};
 use super::outbox::{Lane, Outbox};
 use super::pending::{Pending, PendingTable};
 use super::room::Rooms;
@@ -180,6 +180,18 @@ impl Shard {
                 .filter_map(|conversation| conversation.group.as_ref())
                 .map(|group| group.online_by_shard.iter().map(|online| *online as usize).sum::<usize>())
                 .sum(),
+        }
+    }
+
+    /// How full the fullest queue of each kind is: for checks that none is fuller than it may be.
+    pub fn load(&self) -> Load {
+        let sessions = self.sessions.iter().flatten();
+        let conversations = self.conversations.table.values();
+        let asking = |waiting: &Waiting| matches!(waiting, Waiting::Ask(..) | Waiting::Recall(..));
+        Load {
+            outbox_bytes: sessions.map(|session| session.outbox.lane_bytes(Lane::Message)).max().unwrap_or(0),
+            waiting: conversations.map(|entry| entry.waiting.iter().filter(|one| asking(one)).count()).max().unwrap_or(0),
+            walks: self.rooms.iter().map(|room| room.backlog.len()).max().unwrap_or(0),
         }
     }
 
@@ -449,6 +461,17 @@ impl Shard {
         self.last_session = next;
         SessionId(next | shard)
     }
+}
+
+/// The fullest queues of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes of log entries that wait for one connection.
+    pub outbox_bytes: usize,
+    /// Requests that wait for one conversation.
+    pub waiting: usize,
+    /// Messages that wait for their walk over one room.
+    pub walks: usize,
 }
 
 /// What a shard still holds.

@@ -14,6 +14,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::Doorbell;
 use super::primitive::Native;
 use crate::types::ShardId;
+use crate::types::planted::{Planted, Reached, planted, reached};
 
 /// Makes the rings between all pairs of `shards` shards, each for `capacity` values (one direction), and the doorbells.
 ///
@@ -133,11 +134,12 @@ impl<T: Send> Port<T> {
         self.move_batches();
         Doorbell::<Native>::fence();
         let doorbells = &self.doorbells;
-        self.to_ring.retain(|target| doorbells[target.index()].claim());
+        self.to_ring.retain(|target| doorbells[target.index()].claim() && !planted(Planted::DoorbellLost));
         for source in self.taken_from.drain(..) {
             let incoming = self.incoming[source.index()].as_mut().expect("taken from a ring that exists");
             incoming.taken = false;
-            if incoming.blocked.load(Ordering::Relaxed) && doorbells[source.index()].claim() {
+            if incoming.blocked.load(Ordering::Relaxed) && !planted(Planted::RoomUntold) && doorbells[source.index()].claim() {
+                reached(Reached::RoomTold);
                 self.to_ring.push(source);
             }
         }
@@ -238,6 +240,12 @@ impl<T> Outgoing<T> {
         if count > 0 {
             let chunk = self.producer.write_chunk_uninit(count).expect("as many as were counted");
             chunk.fill_from_iter(self.batch.drain(..count));
+        }
+        if planted(Planted::FullRingLosesOne) {
+            self.batch.pop_front();
+        }
+        if planted(Planted::OverflowReordered) && self.batch.len() > 1 {
+            self.batch.swap(0, 1);
         }
         let blocked = !self.batch.is_empty();
         if blocked != was_blocked {

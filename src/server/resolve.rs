@@ -13,6 +13,7 @@ use super::ServeError;
 /// The engine's settings; the placement seed is the node's.
 pub(super) fn engine(limits: &Limits) -> Settings {
     let from = limits.engine.clone();
+    let standard = Settings::default();
     Settings {
         node: from.node,
         placement_seed: 0,
@@ -47,6 +48,8 @@ pub(super) fn engine(limits: &Limits) -> Settings {
         conversations_cached_max: from.conversations_cached_max,
         loading_requests_max: from.loading_requests_max,
         store_requests_max: from.store_requests_max,
+        walk_members_max: standard.walk_members_max,
+        walks_max: standard.walks_max,
     }
 }
 

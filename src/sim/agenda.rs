@@ -13,8 +13,8 @@ pub(super) enum Happening {
     Turn(usize),
     /// A shard's deadline has come.
     Wake(usize),
-    /// The first envelope on the way between two shards arrives.
-    Arrive { from: usize, to: usize },
+    /// A shard's doorbell is heard.
+    Ring(usize),
     /// The disk commits what has gathered.
     Commit,
     /// The disk looks something up.

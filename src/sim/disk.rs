@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 use super::ledger::Ledger;
 use crate::store::{Backend, MemoryBackend, Outcome};
+use crate::types::ConversationId;
+use crate::types::planted::{Planted, planted};
 use crate::types::storage::{Operation, Read, StoreFault, StoreRequest, Ticket, Write};
 
 /// A disk with one queue of writes.
@@ -28,6 +30,8 @@ pub(super) struct Disk {
     pub under_way: usize,
     /// Who was a member when, as committed.
     pub ledger: Ledger,
+    /// Conversations to whose logs the last commit wrote.
+    last_appends: Vec<ConversationId>,
     /// When the last answer to a write arrives at each shard: later ones do not overtake it.
     pub answered_us: Vec<u64>,
 }
@@ -46,6 +50,7 @@ impl Disk {
             requests_max: usize::MAX,
             under_way: 0,
             ledger: Ledger::default(),
+            last_appends: Vec::new(),
             answered_us: vec![0; shards],
         }
     }
@@ -91,6 +96,14 @@ impl Disk {
             self.commits_to_fail -= 1;
             self.outcomes.extend(self.writes.drain(..).map(|_| Err(injected())));
         } else {
+            if planted(Planted::CommitReordered) && self.writes.len() > 1 {
+                self.writes.swap(0, 1);
+            }
+            let appends = self.writes.iter().filter_map(|write| match write {
+                Write::Append(append) => Some(append.message.conversation.clone()),
+                _ => None,
+            });
+            self.last_appends = appends.collect();
             // One by one, so that the ledger sees the log's end at each change of members.
             for write in self.writes.drain(..) {
                 self.ledger.note(&write, &mut self.backend);
@@ -99,6 +112,20 @@ impl Disk {
         }
         let askers = self.askers.drain(..);
         askers.zip(self.outcomes.drain(..)).map(|((shard, ticket), outcome)| (shard, ticket, outcome)).collect()
+    }
+
+    /// What only a broken disk does.
+    #[cfg(any(test, feature = "planted-faults"))]
+    fn damage(&mut self) {
+        if planted(Planted::DedupeLostInCrash) {
+            self.backend.forget_duplicates();
+        }
+        let half = self.last_appends.len() / 2;
+        for conversation in self.last_appends.drain(..).skip(half).rev() {
+            if planted(Planted::CommitTorn) || planted(Planted::SeqReused) {
+                self.backend.lose_newest(&conversation, planted(Planted::CommitTorn));
+            }
+        }
     }
 
     pub fn read(&mut self, read: &Read) -> Outcome {
@@ -114,9 +141,21 @@ impl Disk {
         self.backend.read(read)
     }
 
-    /// The node is gone, and with it all that was not committed.
-    pub fn crash(&mut self) {
-        self.writes.clear();
+    /// Writes that wait for the next commit.
+    pub fn writes_waiting(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// The node is gone, and with it all that was not committed; of the commit under way the first `kept` writes had reached
+    /// the disk, though nobody was told.
+    pub fn crash(&mut self, kept: usize) {
+        for write in self.writes.drain(..).take(kept) {
+            self.ledger.note(&write, &mut self.backend);
+            self.backend.commit(&mut vec![write], &mut self.outcomes);
+        }
+        self.outcomes.clear();
+        #[cfg(any(test, feature = "planted-faults"))]
+        self.damage();
         self.askers.clear();
         self.gathering = false;
         self.under_way = 0;

@@ -5,14 +5,18 @@
 
 mod agenda;
 mod disk;
+mod finish;
 mod ledger;
 pub mod node;
 mod oracle;
 mod people;
+#[cfg(any(test, feature = "planted-faults"))]
+pub mod prove;
 pub mod run;
 mod script;
 mod seat;
 mod socket;
+pub mod tally;
 
 #[cfg(test)]
 mod tests;

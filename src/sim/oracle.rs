@@ -15,13 +15,55 @@ pub(super) fn judge(node: &mut Node, devices: &[Device], groups: &[GroupId]) {
     for (conversation, log) in &logs {
         judge_log(conversation, log);
     }
-    // A recalled message does not tell any more that it could be dropped.
-    let drafts = devices.iter().flat_map(|device| &device.drafts);
-    let fleeting = drafts.filter(|draft| draft.data["loss_time"].as_u64() > Some(0)).map(|draft| draft.id.as_str()).collect();
+    let fleeting = fleeting(devices);
+    judge_erased(devices, &logs);
     for device in devices {
         judge_acks(device, &logs);
-        judge_heard(node, device, &logs);
+        judge_heard(node, device, devices, &logs);
         judge_complete(node, device, &logs, &fleeting);
+    }
+}
+
+/// The end of a log.
+pub(super) fn head(node: &mut Node, conversation: &ConversationId) -> u64 {
+    match node.inspect(&Read::Head { conversation: conversation.clone() }) {
+        Ok(Answer::Head(head)) => head.0,
+        other => panic!("a log always has an end: {other:?}"),
+    }
+}
+
+/// Whoever is connected, healthy and synced has had everything since, without having to come back.
+pub(super) fn judge_live(node: &mut Node, devices: &[Device]) {
+    let fleeting = fleeting(devices);
+    for device in devices {
+        let Some(floor) = device.floor() else { continue };
+        for (conversation, floor) in floor {
+            judge_had(node, device, conversation, *floor, &fleeting);
+        }
+    }
+}
+
+/// A recalled message does not tell any more that it could be dropped.
+fn fleeting(devices: &[Device]) -> BTreeSet<&str> {
+    let drafts = devices.iter().flat_map(|device| &device.drafts);
+    drafts.filter(|draft| draft.data["loss_time"].as_u64() > Some(0)).map(|draft| draft.id.as_str()).collect()
+}
+
+/// What was recalled or hidden is so in the log, and nobody who came afterwards has heard of it.
+fn judge_erased(devices: &[Device], logs: &Logs) {
+    for device in devices {
+        for erasure in &device.erasures {
+            let message = logs.values().flatten().find(|message| message.id.to_string() == erasure.message_id);
+            let recalled = message.is_some_and(|message| message.recalled_by().is_some());
+            assert!(erasure.hidden || recalled, "{}: {} is recalled in name only", device.name(), erasure.message_id);
+            for other in devices.iter().filter(|other| !erasure.hidden || other.user == device.user) {
+                let shown = other.entries.iter().find(|entry| {
+                    let later = entry.message_id == erasure.message_id && entry.line.0 >= erasure.from_line;
+                    later && (erasure.hidden || !entry.recalled)
+                });
+                assert!(shown.is_none(), "{} hears of what {} had erased: {shown:?}", other.name(), device.name());
+            }
+        }
     }
 }
 
@@ -38,7 +80,7 @@ fn logs(node: &mut Node, devices: &[Device], groups: &[GroupId]) -> Logs {
 }
 
 /// A log as `viewer` sees it.
-fn log(node: &mut Node, conversation: ConversationId, viewer: Option<UserId>) -> Vec<SharedMessage> {
+pub(super) fn log(node: &mut Node, conversation: ConversationId, viewer: Option<UserId>) -> Vec<SharedMessage> {
     let query = RangeQuery {
         conversation,
         viewer,
@@ -79,7 +121,7 @@ fn judge_acks(device: &Device, logs: &Logs) {
 }
 
 /// What was heard is what the log says, and was for this user.
-fn judge_heard(node: &Node, device: &Device, logs: &Logs) {
+fn judge_heard(node: &Node, device: &Device, devices: &[Device], logs: &Logs) {
     for entry in &device.entries {
         let name = device.name();
         let Some(message) = logs.get(&entry.conversation).and_then(|log| log.get(entry.seq as usize - 1)) else {
@@ -96,13 +138,15 @@ fn judge_heard(node: &Node, device: &Device, logs: &Logs) {
         };
         assert!(entitled, "{name} heard of {} {}, which is none of theirs: {stays:?}", entry.conversation, entry.seq);
     }
+    let hidden =
+        |id: &str| devices.iter().flat_map(|other| &other.erasing).any(|(user, message)| user == &device.user && message == id);
     for (conversation, from, to, reason) in &device.skipped {
         let log = &logs[conversation];
         for seq in *from..=*to {
             let message = log.get(seq as usize - 1);
             let reasonable = match reason.as_str() {
                 "expired" => message.is_some_and(|message| message.loss_time_ms().is_some() || message.recalled_by().is_some()),
-                "deleted" => true,
+                "deleted" => message.is_some_and(|message| hidden(&message.id.to_string())),
                 "not_a_member" => conversation.starts_with("g:"),
                 _ => false,
             };
@@ -113,24 +157,30 @@ fn judge_heard(node: &Node, device: &Device, logs: &Logs) {
 
 /// Everything that is for this device has reached it, save what its user has hidden and what may be dropped by now.
 fn judge_complete(node: &mut Node, device: &Device, logs: &Logs, fleeting: &BTreeSet<&str>) {
-    let nothing = BTreeSet::new();
     for conversation in logs.keys() {
-        let had = device.had.get(conversation).unwrap_or(&nothing);
-        let id = ConversationId::parse(conversation).expect("it was made from one");
-        for message in log(node, id, Some(user(&device.user))) {
-            let seq = message.seq.0;
-            // A membership that has ended takes what was not delivered with it.
-            let lasting = match message.conversation.kind() {
-                ConversationKind::Group(group) => {
-                    node.ledger().present(&group, &user(&device.user)).is_some_and(|stay| stay.after < seq)
-                }
-                _ => entitled(node, &device.user, &message.conversation, seq),
-            };
-            let id = message.client_id.as_ref().map_or("", |id| id.as_str());
-            let own = device.drafts.iter().any(|draft| draft.id == id);
-            let needed = lasting && !own && !fleeting.contains(id);
-            assert!(!needed || had.contains(&seq), "{} never heard of {conversation} {seq}", device.name());
-        }
+        let forfeited = device.forfeited.get(conversation).copied().unwrap_or(0);
+        judge_had(node, device, conversation, forfeited, fleeting);
+    }
+}
+
+/// The same of one conversation, after `floor`.
+fn judge_had(node: &mut Node, device: &Device, conversation: &str, floor: u64, fleeting: &BTreeSet<&str>) {
+    let nothing = BTreeSet::new();
+    let had = device.had.get(conversation).unwrap_or(&nothing);
+    let id = ConversationId::parse(conversation).expect("it was made from one");
+    for message in log(node, id, Some(user(&device.user))) {
+        let seq = message.seq.0;
+        // A membership that has ended takes what was not delivered with it.
+        let lasting = match message.conversation.kind() {
+            ConversationKind::Group(group) => {
+                node.ledger().present(&group, &user(&device.user)).is_some_and(|stay| stay.after < seq)
+            }
+            _ => entitled(node, &device.user, &message.conversation, seq),
+        };
+        let id = message.client_id.as_ref().map_or("", |id| id.as_str());
+        let own = device.drafts.iter().any(|draft| draft.id == id);
+        let needed = lasting && seq > floor && !own && !fleeting.contains(id);
+        assert!(!needed || had.contains(&seq), "{} never heard of {conversation} {seq}", device.name());
     }
 }
 

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::node::Node;
+use super::oracle;
 use super::socket::{Heard, LineId};
+use crate::types::ConversationId;
 
 /// One log entry as a device heard of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +18,8 @@ pub(super) struct Entry {
     pub message_id: String,
     pub content: String,
     pub recalled: bool,
+    /// The connection it was heard on.
+    pub line: LineId,
 }
 
 /// A message that a device wants stored.
@@ -32,12 +36,26 @@ pub(super) struct Draft {
 /// Requests that wait for their reply.
 #[derive(Clone, Debug, PartialEq)]
 enum Asked {
-    Draft(usize),
+    /// Which, and how many requests of this connection came before it.
+    Draft(usize, u64),
+    /// A message is recalled or hidden.
+    Erase(Erasure),
+    /// History, after so many erasures.
+    History(usize),
     /// Who is online, where only the device's own user can be.
     Alone,
     /// What is unread, where nothing can be.
     NothingUnread,
     Other,
+}
+
+/// A message that was recalled for all, or hidden for one user.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Erasure {
+    pub message_id: String,
+    pub hidden: bool,
+    /// Connections from this one on were opened after its ack.
+    pub from_line: usize,
 }
 
 /// A connection as its device sees it.
@@ -55,6 +73,16 @@ struct Link {
     asked: BTreeMap<String, Asked>,
     /// Entries not yet confirmed.
     unconfirmed: BTreeMap<String, u64>,
+    /// How often each entry was repeated since something was last confirmed or asked for.
+    repeats: BTreeMap<(String, u64), u32>,
+    /// What others had written before it was opened: all of it comes before the first `sync_done`.
+    owed: Vec<(String, u64)>,
+    /// Ends of the logs when `sync_done` was heard: what lies beyond comes without another word.
+    floor: Option<BTreeMap<String, u64>>,
+    /// Per conversation: place among this connection's requests, and `seq`, of the last ack.
+    acked: BTreeMap<String, (u64, u64)>,
+    /// Connections that anybody had opened when it was last listened to.
+    lines: usize,
 }
 
 /// One device of a user and whoever holds it.
@@ -65,6 +93,17 @@ pub(super) struct Device {
     pub acks: bool,
     /// Confirms at once what it hears.
     pub diligent: bool,
+    /// Confirms nothing, unless it is diligent.
+    pub forgetful: bool,
+    /// Conversations its user may be in.
+    pub conversations: Vec<ConversationId>,
+    /// Per conversation: it has confirmed up to here without having heard all of it.
+    pub forfeited: BTreeMap<String, u64>,
+    pub erasures: Vec<Erasure>,
+    /// What it has asked to be hidden, whatever the answer: user and message.
+    pub erasing: Vec<(String, String)>,
+    /// Who is online, as far as it was told.
+    pub online: BTreeMap<String, bool>,
     pub entries: Vec<Entry>,
     /// What it need not hear of any more, per conversation: heard, skipped with reason, or its own.
     pub had: BTreeMap<String, BTreeSet<u64>>,
@@ -82,6 +121,12 @@ impl Device {
             name,
             acks,
             diligent,
+            forgetful: false,
+            conversations: Vec::new(),
+            forfeited: BTreeMap::new(),
+            erasures: Vec::new(),
+            erasing: Vec::new(),
+            online: BTreeMap::new(),
             entries: Vec::new(),
             had: BTreeMap::new(),
             skipped: Vec::new(),
@@ -108,6 +153,7 @@ impl Device {
         if self.link.is_some() {
             return;
         }
+        let owed = self.owed(node);
         let line = node.connect(shard);
         let token = node.token(&self.user, TOKEN_MS);
         let data = json!({"token": token, "device_id": self.name, "acks": self.acks});
@@ -121,12 +167,58 @@ impl Device {
             last: BTreeMap::new(),
             asked: BTreeMap::from([("auth".to_owned(), Asked::Other)]),
             unconfirmed: BTreeMap::new(),
+            repeats: BTreeMap::new(),
+            owed,
+            floor: None,
+            acked: BTreeMap::new(),
+            lines: 0,
         });
     }
 
     /// Asks anything that is answered.
     pub fn ask(&mut self, node: &mut Node, kind: &str, data: Value) {
         self.ask_for(node, kind, data, Asked::Other);
+    }
+
+    /// What others have written into private and system conversations until now.
+    fn owed(&self, node: &mut Node) -> Vec<(String, u64)> {
+        let own = format!("{}/{}/", self.user, self.name);
+        let mut owed = Vec::new();
+        for conversation in self.conversations.iter().filter(|conversation| !conversation.is_group()) {
+            for message in oracle::log(node, conversation.clone(), Some(oracle::user(&self.user))) {
+                // What may be dropped is passed over with a word that nobody confirms.
+                let fleeting = message.loss_time_ms().is_some() || message.recalled_by().is_some();
+                if !fleeting && !message.client_id.as_ref().is_some_and(|id| id.as_str().starts_with(&own)) {
+                    owed.push((conversation.to_string(), message.seq.0));
+                }
+            }
+        }
+        owed
+    }
+
+    /// Has a message recalled, or hidden from its user.
+    pub fn erase(&mut self, node: &mut Node, message_id: String, hidden: bool) {
+        let kind = if hidden { "delete_message" } else { "recall_message" };
+        let data = json!({"message_id": message_id});
+        if hidden {
+            self.erasing.push((self.user.clone(), message_id.clone()));
+        }
+        self.ask_for(node, kind, data, Asked::Erase(Erasure { message_id, hidden, from_line: usize::MAX }));
+    }
+
+    pub fn read_history(&mut self, node: &mut Node, data: Value) {
+        self.ask_for(node, "get_history", data, Asked::History(self.erasures.len()));
+    }
+
+    /// Confirms more than it has heard.
+    pub fn confirm_beyond(&mut self, node: &mut Node, which: usize, by: u64) {
+        let Some(link) = self.link.as_mut().filter(|link| self.acks && !link.last.is_empty()) else { return };
+        let (conversation, last) = link.last.iter().nth(which % link.last.len()).expect("the place is below the length");
+        let upto = last + by;
+        let forfeited = self.forfeited.entry(conversation.clone()).or_default();
+        *forfeited = upto.max(*forfeited);
+        link.repeats.clear();
+        node.say(link.line, &json!({"type": "recv_ack", "data": {"conversation_id": conversation, "seq": upto}}));
     }
 
     /// Makes sure that of `users` only its own is online.
@@ -143,7 +235,10 @@ impl Device {
         self.asked += 1;
         let id = format!("{}-{}-{}", self.user, self.name, self.asked);
         let Some(link) = self.link.as_mut() else { return };
-        link.asked_sync |= kind == "sync";
+        if kind == "sync" {
+            link.asked_sync = true;
+            link.repeats.clear();
+        }
         link.asked.insert(id.clone(), asked);
         node.say(link.line, &json!({"type": kind, "message_id": id, "data": data}));
     }
@@ -162,7 +257,8 @@ impl Device {
         if link.asked.contains_key(&draft.id) {
             return;
         }
-        link.asked.insert(draft.id.clone(), Asked::Draft(which));
+        self.asked += 1;
+        link.asked.insert(draft.id.clone(), Asked::Draft(which, self.asked));
         node.say(link.line, &json!({"type": "send_message", "message_id": draft.id, "data": draft.data}));
     }
 
@@ -171,6 +267,7 @@ impl Device {
         let Some(mut link) = self.link.take() else { return };
         let heard: Vec<Heard> = node.line(link.line).heard[link.seen..].to_vec();
         link.seen += heard.len();
+        link.lines = node.lines().len();
         let mut lost = false;
         for heard in heard {
             match heard {
@@ -182,7 +279,12 @@ impl Device {
         if lost {
             return;
         }
-        if self.acks && (self.diligent || confirm) && !link.unconfirmed.is_empty() {
+        if link.synced && link.floor.is_none() {
+            link.floor = Some(self.conversations.iter().map(|id| (id.to_string(), oracle::head(node, id))).collect());
+        }
+        let confirms = self.diligent || confirm && !self.forgetful;
+        if self.acks && confirms && !link.unconfirmed.is_empty() {
+            link.repeats.clear();
             let acks: Vec<Value> = std::mem::take(&mut link.unconfirmed)
                 .into_iter()
                 .map(|(conversation, seq)| json!({"conversation_id": conversation, "seq": seq}))
@@ -198,7 +300,9 @@ impl Device {
             "new_message" | "notification" => self.take_entry(link, data),
             "messages_skipped" => self.take_skip(link, data),
             "sync_done" => {
-                link.synced = true;
+                if !std::mem::replace(&mut link.synced, true) {
+                    self.judge_owed(link);
+                }
                 if let Some(id) = push["message_id"].as_str() {
                     link.asked.remove(id);
                 }
@@ -208,8 +312,32 @@ impl Device {
                 link.ready = true;
                 link.asked.remove("auth");
             }
+            "presence" => {
+                self.note_presence(data);
+                self.take_reply(link, push);
+            }
             _ => self.take_reply(link, push),
         }
+    }
+
+    fn note_presence(&mut self, data: &Value) {
+        for entry in data["users"].as_array().into_iter().flatten() {
+            self.online.insert(text(&entry["user_id"]).to_owned(), entry["status"] == "online");
+        }
+    }
+
+    /// The server says that all has been pushed: whoever confirms has had all that was there when it came.
+    fn judge_owed(&self, link: &Link) {
+        for (conversation, seq) in link.owed.iter().filter(|_| self.acks) {
+            let forfeited = self.forfeited.get(conversation).is_some_and(|upto| seq <= upto);
+            let had = self.had.get(conversation).is_some_and(|had| had.contains(seq));
+            assert!(had || forfeited, "{}: sync_done before {conversation} {seq}", self.name());
+        }
+    }
+
+    /// Ends of the logs when its present connection was told that it has had all; None while it was not.
+    pub fn floor(&self) -> Option<&BTreeMap<String, u64>> {
+        self.link.as_ref()?.floor.as_ref()
     }
 
     fn take_entry(&mut self, link: &mut Link, data: &Value) {
@@ -218,6 +346,9 @@ impl Device {
         let last = link.last.get(&conversation).copied().unwrap_or(0);
         if data["redelivered"] == true {
             assert!(self.acks || link.asked_sync, "{}: {conversation} {seq} is repeated, but nobody wanted that", self.name());
+            let repeats = link.repeats.entry((conversation.clone(), seq)).or_default();
+            *repeats += 1;
+            assert!(*repeats <= REPEATS_MAX, "{}: {conversation} {seq} is repeated again and again", self.name());
         } else {
             assert!(seq > last, "{}: {conversation} {seq} after {last}, without being marked as a repeat", self.name());
             self.judge_gap(link, &conversation, last, seq);
@@ -228,7 +359,8 @@ impl Device {
         *confirmed = seq.max(*confirmed);
         let content = data["content"].as_str().map_or_else(|| data["content"].to_string(), str::to_owned);
         let message_id = text(&data["message_id"]).to_owned();
-        self.entries.push(Entry { conversation, seq, message_id, content, recalled: data["recalled"] == true });
+        let recalled = data["recalled"] == true;
+        self.entries.push(Entry { conversation, seq, message_id, content, recalled, line: link.line });
     }
 
     /// Within a connection nothing is left out, save what the device wrote itself or (in groups) what was written while its
@@ -262,8 +394,15 @@ impl Device {
             panic!("{}: an answer to nothing: {push}", self.name());
         };
         let data = &push["data"];
-        let which = match asked {
-            Asked::Draft(which) => which,
+        let (which, order) = match asked {
+            Asked::Draft(which, order) => (which, order),
+            Asked::Erase(erasure) => {
+                if push["type"] == "ack" {
+                    self.erasures.push(Erasure { from_line: link.lines, ..erasure });
+                }
+                return;
+            }
+            Asked::History(erasures) => return self.judge_history(data, erasures),
             Asked::Alone => return self.judge_presence(data),
             Asked::NothingUnread => {
                 return assert_eq!(data["total"], 0, "{}: unread after everything was read: {push}", self.name());
@@ -279,11 +418,26 @@ impl Device {
         let conversation = text(&data["conversation_id"]).to_owned();
         let seq = data["seq"].as_u64().expect("an ack of a message has its seq");
         let ack = (text(&data["message_id"]).to_owned(), conversation.clone(), seq);
+        if data["duplicate"] == false
+            && let Some((earlier, last)) = link.acked.insert(conversation.clone(), (order, seq))
+        {
+            assert_eq!(order > earlier, seq > last, "{conversation}: what was said first is written first: {push}");
+        }
         if let Some(before) = &draft.ack {
             assert_eq!((before, &data["duplicate"]), (&ack, &json!(true)), "a repeat gets the same ack");
         }
         draft.ack = Some(ack);
         self.had.entry(conversation).or_default().insert(seq);
+    }
+
+    fn judge_history(&self, data: &Value, erasures: usize) {
+        for message in data["messages"].as_array().into_iter().flatten() {
+            let same = |erasure: &&Erasure| message["message_id"] == erasure.message_id.as_str();
+            for erasure in self.erasures[..erasures].iter().filter(same) {
+                assert!(!erasure.hidden, "{}: history shows what was hidden: {message}", self.name());
+                assert!(message["recalled"] == true, "{}: history shows what was recalled: {message}", self.name());
+            }
+        }
     }
 
     fn judge_presence(&self, data: &Value) {
@@ -312,5 +466,7 @@ pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("a text was expected: {value}"))
 }
 
+/// Repeats of one entry on one connection while nothing is confirmed: two after the first time, and one that was under way.
+const REPEATS_MAX: u32 = 3;
 /// Tokens outlive every run and every jump of its clock.
 const TOKEN_MS: u64 = 10_000 * 3_600_000;

@@ -9,20 +9,12 @@ use super::node::{Node, Plan, Trace};
 use super::oracle;
 use super::people::Device;
 use super::script::{Action, Step, Wildness, draw};
+use super::tally::Tally;
 use crate::engine::settings::SessionPolicy;
-use crate::engine::shard::Leftovers;
 use crate::types::envelope::Body;
+#[cfg(any(test, feature = "planted-faults"))]
+use crate::types::planted::take_reached;
 use crate::types::{CloseCode, ConversationId, ConversationKind, GroupId, RawJson};
-
-/// What one run did.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Summary {
-    pub steps: usize,
-    pub connections: usize,
-    pub messages: usize,
-    pub heard: usize,
-    pub virtual_ms: u64,
-}
 
 /// A run that failed.
 #[derive(Debug)]
@@ -39,10 +31,8 @@ pub struct Failure {
 ///
 /// # Errors
 /// When anything that must hold does not: with a shrunken script.
-pub fn run(seed: u64, ms: u64) -> Result<Summary, Box<Failure>> {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let wildness = Wildness { faults: !seed.is_multiple_of(4), crashes: seed % 4 == 3 };
-    let steps = draw(&mut random, ms, wildness);
+pub fn run(seed: u64, ms: u64) -> Result<Tally, Box<Failure>> {
+    let steps = steps(seed, ms);
     attempt(seed, &steps, None).map_err(|why| {
         let steps = shrink(seed, steps, &why);
         let trace = Trace::default();
@@ -51,8 +41,20 @@ pub fn run(seed: u64, ms: u64) -> Result<Summary, Box<Failure>> {
     })
 }
 
-fn attempt(seed: u64, steps: &[Step], trace: Option<Trace>) -> Result<Summary, String> {
+/// Why a seed fails, without looking for a shorter script.
+pub fn fails(seed: u64, ms: u64) -> Option<String> {
+    attempt(seed, &steps(seed, ms), None).err()
+}
+
+fn steps(seed: u64, ms: u64) -> Vec<Step> {
+    let wildness = Wildness { faults: !seed.is_multiple_of(4), crashes: seed % 4 == 3 };
+    draw(&mut fastrand::Rng::with_seed(seed), ms, wildness)
+}
+
+fn attempt(seed: u64, steps: &[Step], trace: Option<Trace>) -> Result<Tally, String> {
     let play = || {
+        #[cfg(any(test, feature = "planted-faults"))]
+        take_reached();
         let mut run = Run::new(seed);
         if let Some(trace) = trace {
             run.node.trace(trace);
@@ -98,18 +100,19 @@ fn kind(why: &str) -> String {
     why.lines().next().unwrap_or_default().to_owned()
 }
 
-struct Run {
-    node: Node,
-    random: fastrand::Rng,
-    devices: Vec<Device>,
-    users: Vec<String>,
-    groups: Vec<GroupId>,
+/// One run: the node, who uses it, and chance.
+pub(super) struct Run {
+    pub node: Node,
+    pub random: fastrand::Rng,
+    pub devices: Vec<Device>,
+    pub users: Vec<String>,
+    pub groups: Vec<GroupId>,
 }
 
 impl Run {
     fn new(seed: u64) -> Run {
         let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
-        let mut plan = Plan::new(seed, [1, 1, 2, 2, 3, 4, 8][random.usize(..7)]);
+        let mut plan = Plan::new(seed, [1, 2, 2, 3, 4, 5, 6, 7, 8][random.usize(..9)]);
         let settings = &mut plan.settings;
         settings.outbox_bytes_max = [2_000, 6_000, 64_000][random.usize(..3)];
         settings.sessions_per_user = [0, 1, 2, 3, 5][random.usize(..5)];
@@ -123,6 +126,10 @@ impl Run {
         settings.errors_per_minute = 100_000;
         settings.messages_per_second = 100_000;
         settings.user_messages_per_second = [0, 100_000][random.usize(..2)];
+        settings.loading_requests_max = [1, 4, 1_024][random.usize(..3)];
+        settings.walk_members_max = [1, 2, 4_096][random.usize(..3)];
+        settings.walks_max = [1, 3, 1_024][random.usize(..3)];
+        plan.ring_capacity = [1, 2, 8, 256][random.usize(..4)];
         let pace = &mut plan.pace;
         pace.mesh_us = 1..=[10, 500, 20_000][random.usize(..3)];
         pace.read_us = 1..=[10, 2_000, 50_000][random.usize(..3)];
@@ -130,6 +137,7 @@ impl Run {
         pace.turn_us = 1..=[10, 1_000][random.usize(..2)];
         pace.socket_us = 1..=[10, 2_000, 50_000][random.usize(..3)];
         pace.events_per_turn_max = [1, 4, 64][random.usize(..3)];
+        pace.mesh_per_turn_max = [1, 8, 4_096][random.usize(..3)];
         let users: Vec<String> = (0..random.usize(2..7)).map(|user| format!("u{user}")).collect();
         let mut devices = Vec::new();
         for user in &users {
@@ -139,27 +147,26 @@ impl Run {
         }
         let groups =
             (0..3).map(|group| GroupId::new(&format!("g{group}")).expect("a letter and a digit are an identifier")).collect();
-        Run { node: Node::new(plan), random, devices, users, groups }
+        let mut run = Run { node: Node::new(plan), random, devices, users, groups };
+        for at in 0..run.devices.len() {
+            run.devices[at].conversations = run.conversations_of(at);
+            run.devices[at].forgetful = run.random.u8(..4) == 0;
+        }
+        run
     }
 
-    fn play(mut self, steps: &[Step]) -> Summary {
+    fn play(mut self, steps: &[Step]) -> Tally {
         self.introduce();
         for step in steps {
             self.pass(step.wait_ms);
             self.node.remark(|| format!("{:?}", step.action));
             self.act(&step.action);
         }
+        self.calm();
         self.heal();
         oracle::judge(&mut self.node, &self.devices, &self.groups);
-        let summary = Summary {
-            steps: steps.len(),
-            connections: self.node.lines().len(),
-            messages: self.devices.iter().map(|device| device.drafts.len()).sum(),
-            heard: self.devices.iter().map(|device| device.entries.len()).sum(),
-            virtual_ms: self.node.now_ms(),
-        };
-        self.leave();
-        summary
+        self.watch();
+        self.leave()
     }
 
     /// Every device shows itself once, so that everything that follows is for it; and there are groups.
@@ -182,7 +189,7 @@ impl Run {
     }
 
     /// Lets time pass, in slices after which the clients react.
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         let mut left = ms;
         while left > 0 {
             let slice = self.random.u64(1..=20).min(left);
@@ -199,10 +206,14 @@ impl Run {
         }
     }
 
-    fn connect(&mut self, device: usize) {
+    pub(super) fn connect(&mut self, device: usize) {
         let shard = self.random.usize(..self.node.shards());
         let device = &mut self.devices[device];
         device.connect(&mut self.node, shard);
+        if self.random.u8(..6) == 0 {
+            // Without waiting to be let in.
+            device.ask(&mut self.node, "get_unread", json!({}));
+        }
         let (name, line) = (device.name(), device.line());
         self.node.remark(|| format!("{name} is on {line:?}, shard {shard}"));
     }
@@ -242,6 +253,12 @@ impl Run {
             Action::HealStore => node.heal_store(),
             Action::JumpClock(by_ms) => node.jump_clock(by_ms),
             Action::Crash => node.crash(),
+            Action::StallShard { shard, ms } => node.stall_shard(shard % node.shards(), ms),
+            Action::Restart => {
+                node.drain(2_000);
+                self.pass(3_000);
+                self.node.crash();
+            }
             Action::Garbage(device) => {
                 if let Some(line) = self.devices[device % count].line() {
                     node.say_garbage(line);
@@ -278,10 +295,18 @@ impl Run {
                 });
             }
             Action::Recall { device, which } | Action::Delete { device, which } => {
-                let kind = if matches!(action, Action::Recall { .. }) { "recall_message" } else { "delete_message" };
+                let hidden = matches!(action, Action::Delete { .. });
                 return self.with(device, |device, node| {
                     let Some(entry) = device.entries.get(which % device.entries.len().max(1)).cloned() else { return };
-                    device.ask(node, kind, json!({"message_id": entry.message_id}));
+                    device.erase(node, entry.message_id, hidden);
+                });
+            }
+            Action::ConfirmBeyond { device, which, by } => {
+                return self.with(device, |device, node| device.confirm_beyond(node, which, by));
+            }
+            Action::AskForLists(device) => {
+                return self.with(device, |device, node| {
+                    (0..8).for_each(|_| device.ask(node, "get_conversations", json!({})));
                 });
             }
             Action::Sync { device, everything } => {
@@ -306,7 +331,10 @@ impl Run {
             Action::Remove { device, group: which, user: member } => {
                 (device, "remove_from_group", json!({"group_id": group(which), "user_ids": [user(member)]}))
             }
-            Action::History { device, group: which } => (device, "get_history", json!({"group_id": group(which)})),
+            Action::History { device, group: which } => {
+                let data = json!({"group_id": group(which)});
+                return self.with(device, |device, node| device.read_history(node, data));
+            }
             Action::Watch { device, user: whom } => (device, "subscribe_presence", json!({"user_ids": [user(whom)]})),
             Action::WatchGroup { device, group: which } => (device, "subscribe_presence", json!({"group_id": group(which)})),
             Action::Typing { device, user: whom } => {
@@ -322,7 +350,7 @@ impl Run {
     }
 
     /// Does something with a device that is let in.
-    fn with(&mut self, device: usize, act: impl FnOnce(&mut Device, &mut Node)) {
+    pub(super) fn with(&mut self, device: usize, act: impl FnOnce(&mut Device, &mut Node)) {
         let count = self.devices.len();
         let device = &mut self.devices[device % count];
         if device.is_ready() {
@@ -331,109 +359,17 @@ impl Run {
     }
 
     /// The conversations that a device's user may be in.
-    fn conversations_of(&self, device: usize) -> Vec<ConversationId> {
+    pub(super) fn conversations_of(&self, device: usize) -> Vec<ConversationId> {
         let user = oracle::user(&self.devices[device % self.devices.len()].user);
         let private = self.users.iter().map(|other| ConversationId::private(&user, &oracle::user(other)));
         let groups = self.groups.iter().map(ConversationId::group);
         private.chain(groups).chain([ConversationId::system(&user)]).collect()
     }
-
-    /// All is well again: everybody comes back, one after the other where only few may, says again what was not acknowledged,
-    /// and is told everything.
-    fn heal(&mut self) {
-        self.node.heal_store();
-        for device in &mut self.devices {
-            if let Some(line) = device.line() {
-                self.node.tear(line);
-            }
-            device.diligent = true;
-        }
-        self.pass(20_000);
-        // What was not acknowledged is settled first, so that the rest hears of it.
-        for round in ["write", "hear"] {
-            for at in 0..self.devices.len() {
-                self.visit(at, round == "hear");
-            }
-        }
-    }
-
-    fn visit(&mut self, at: usize, lacking: bool) {
-        self.connect(at);
-        self.settle(at);
-        for which in 0..self.devices[at].drafts.len() {
-            if self.devices[at].drafts[which].ack.is_none() && !self.devices[at].drafts[which].refused {
-                self.with(at, |device, node| device.write_again(node, which));
-            }
-        }
-        // What broke with a connection has to be asked for by those who do not confirm.
-        if lacking && !self.devices[at].acks {
-            let named = self.conversations_of(at);
-            self.with(at, |device, node| device.sync(node, &named));
-        }
-        self.settle(at);
-        if lacking {
-            self.judge_lists(at);
-        }
-        let line = self.devices[at].line().expect("a settled device is connected");
-        self.node.close(line);
-        self.pass(8_000);
-        assert!(self.devices[at].line().is_none(), "{} said goodbye and was not let go", self.devices[at].name());
-    }
-
-    /// Alone on the node, with everything read.
-    fn judge_lists(&mut self, at: usize) {
-        let (users, conversations) = (self.users.clone(), self.conversations_of(at));
-        self.with(at, |device, node| {
-            for conversation in conversations {
-                device.ask(node, "mark_read", json!({"conversation_id": conversation.as_str(), "seq": 1_000_000}));
-            }
-            device.expect_alone(node, &users);
-        });
-        self.settle(at);
-        self.with(at, |device, node| device.expect_nothing_unread(node));
-        self.settle(at);
-    }
-
-    fn settle(&mut self, at: usize) {
-        for _ in 0..SETTLE_ROUNDS_MAX {
-            self.pass(500);
-            if self.devices[at].line().is_none() {
-                self.connect(at);
-            }
-            if self.devices[at].is_settled() {
-                // What was pushed last is confirmed, too.
-                return self.pass(200);
-            }
-        }
-        panic!("{} does not come to rest: {:?}", self.devices[at].name(), self.devices[at].line());
-    }
-
-    /// Everybody goes, of themselves or because the node is drained: nothing of them may be left.
-    fn leave(mut self) {
-        if self.random.bool() {
-            (0..self.devices.len()).for_each(|at| self.connect(at));
-            let ms = self.random.u64(..200);
-            self.pass(ms);
-            self.node.drain(2_000);
-            self.pass(8_000);
-            assert!(self.devices.iter().all(|device| device.line().is_none()), "a drained node holds connections");
-        }
-        self.pass(15_000);
-        for (shard, left) in self.node.leftovers().into_iter().enumerate() {
-            assert_eq!(left, Leftovers::default(), "left behind on shard {shard}");
-            let counters = self.node.counters(shard);
-            let counts = (counters.sessions, counters.ready, counters.lagging, counters.online_users);
-            assert_eq!(counts, (0, 0, 0, 0), "counted on shard {shard}: sessions, ready, lagging, users");
-        }
-        assert_eq!(self.node.directory_len(), 0, "sessions are left in the directory");
-        self.node.run_ms(200_000);
-        assert_eq!(self.node.timers_waiting(), 0, "timers are left");
-    }
 }
 
 impl Device {
     /// Asks for what it lacks: by the server's own record, or by what it has of every conversation that may be its own.
-    fn sync(&mut self, node: &mut Node, named: &[ConversationId]) {
+    pub(super) fn sync(&mut self, node: &mut Node, named: &[ConversationId]) {
         let mut cursors = serde_json::Map::new();
         for conversation in named {
             let after = match conversation.kind() {
@@ -459,4 +395,3 @@ const NONSENSE: [&str; 6] = [
     "{\"type\": \"mark_read\", \"message_id\": \"\", \"data\": {\"seq\": 0}}",
 ];
 const SHRINK_ATTEMPTS_MAX: usize = 2_000;
-const SETTLE_ROUNDS_MAX: usize = 200;

@@ -63,6 +63,14 @@ pub enum Action {
         device: usize,
         which: usize,
     },
+    /// It confirms more than it has heard.
+    ConfirmBeyond {
+        device: usize,
+        which: usize,
+        by: u64,
+    },
+    /// Many lists at once.
+    AskForLists(usize),
     Sync {
         device: usize,
         everything: bool,
@@ -93,6 +101,13 @@ pub enum Action {
     LimitStore(usize),
     HealStore,
     JumpClock(i64),
+    /// A shard takes no turn for so long.
+    StallShard {
+        shard: usize,
+        ms: u64,
+    },
+    /// The node is drained, stopped and started again.
+    Restart,
     Crash,
 }
 
@@ -157,6 +172,8 @@ fn action(random: &mut fastrand::Rng, wildness: Wildness) -> Action {
         890..=891 => Action::Garbage(device),
         892..=894 => Action::Kick(user),
         895..=904 => Action::Notify(user),
+        905..=914 => Action::ConfirmBeyond { device, which, by: random.u64(1..6) },
+        915..=917 => Action::AskForLists(device),
         _ => fault(random, wildness).unwrap_or(Action::SendToGroup { device, group }),
     }
 }
@@ -165,14 +182,16 @@ fn fault(random: &mut fastrand::Rng, wildness: Wildness) -> Option<Action> {
     if !wildness.faults {
         return None;
     }
-    match random.u32(..95) {
+    match random.u32(..85) {
         0..=9 => Some(Action::FailCommits(random.u32(1..4))),
         10..=24 => Some(Action::FailReads(random.u32(1..6))),
         25..=29 => Some(Action::Stall(random.u64(1..4_000))),
         30..=31 => Some(Action::LimitStore(random.usize(..20))),
         32..=39 => Some(Action::HealStore),
         40..=42 => Some(Action::JumpClock([-20_000, -1_000, 1_000, 20_000, 3_600_000][random.usize(..5)])),
-        43 if wildness.crashes => Some(Action::Crash),
+        43..=48 => Some(Action::StallShard { shard: random.usize(..64), ms: random.u64(1..400) }),
+        49 if wildness.crashes => Some(Action::Crash),
+        50 if wildness.crashes && random.bool() => Some(Action::Restart),
         _ => None,
     }
 }

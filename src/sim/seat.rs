@@ -4,9 +4,11 @@
 use std::collections::VecDeque;
 
 use crate::engine::{Effects, Event, Shard};
+use crate::mesh::Port;
 use crate::types::SessionKey;
+use crate::types::envelope::Envelope;
 
-use super::socket::{LineId, Said};
+use super::socket::{LineId, Piece};
 
 /// What a shard takes in at its next turn.
 #[derive(Debug)]
@@ -16,7 +18,7 @@ pub(super) enum Incoming {
     /// A new connection.
     Open(LineId),
     /// What a client has said.
-    From(LineId, Said),
+    From(LineId, Piece),
     /// A flight has left.
     Sent(LineId),
 }
@@ -24,6 +26,13 @@ pub(super) enum Incoming {
 /// A shard.
 pub(super) struct Seat {
     pub engine: Shard,
+    pub port: Port<Envelope>,
+    /// It sleeps, or is about to, and says so to those who give it something.
+    pub parked: bool,
+    /// Its doorbell was rung and will be heard.
+    pub rung: bool,
+    /// It takes no turn before this time.
+    pub stalled_until_us: u64,
     pub effects: Effects,
     pub inbox: VecDeque<Incoming>,
     /// A turn is on the agenda.
@@ -41,9 +50,13 @@ struct Slot {
 }
 
 impl Seat {
-    pub fn new(engine: Shard) -> Seat {
+    pub fn new(engine: Shard, port: Port<Envelope>) -> Seat {
         Seat {
             engine,
+            port,
+            parked: false,
+            rung: false,
+            stalled_until_us: 0,
             effects: Effects::default(),
             inbox: VecDeque::new(),
             turn_planned: false,

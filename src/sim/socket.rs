@@ -9,6 +9,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::types::{Frame, SessionKey};
+use crate::wire::frame::Reader;
 
 /// Names a connection of a simulation; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +58,13 @@ pub(super) enum Said {
     End,
 }
 
+/// What arrives at the server at once.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Piece {
+    Bytes(Vec<u8>),
+    End,
+}
+
 /// The server's side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Server {
@@ -84,7 +92,8 @@ pub struct Line {
     pub(super) held: bool,
     /// The engine wants it closed when everything has left.
     pub(super) shut: bool,
-    pub(super) upward: VecDeque<Said>,
+    pub(super) upward: VecDeque<Piece>,
+    pub(super) reader: Reader,
     /// When the last of `upward` arrives: later ones do not overtake it.
     pub(super) upward_us: u64,
     pub(super) downward: VecDeque<Frame>,
@@ -109,6 +118,7 @@ impl Line {
             held: false,
             shut: false,
             upward: VecDeque::new(),
+            reader: Reader::new(),
             upward_us: 0,
             downward: VecDeque::new(),
             downward_bytes: 0,
@@ -144,6 +154,48 @@ impl Line {
             _ => None,
         })
     }
+}
+
+/// What a client says, as frames (RFC 6455 section 5.2); texts now and then in two fragments. None for the end.
+pub(super) fn frames(said: Said, random: &mut fastrand::Rng) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match said {
+        Said::Text(text) if text.len() > 1 && random.u8(..8) == 0 => {
+            let (first, second) = text.split_at(random.usize(1..text.len()));
+            masked(&mut bytes, 0x01, first, random);
+            masked(&mut bytes, 0x80, second, random);
+        }
+        Said::Text(text) => masked(&mut bytes, 0x81, &text, random),
+        Said::Ping(payload) => masked(&mut bytes, 0x89, &payload, random),
+        Said::Pong => masked(&mut bytes, 0x8a, &[], random),
+        Said::Close(code) => masked(&mut bytes, 0x88, &code.to_be_bytes(), random),
+        Said::Garbage => match random.u8(..6) {
+            // Reserved bits; no mask; an opcode that does not exist; a control frame that is too long; bad UTF-8; a
+            // continuation of nothing.
+            0 => bytes.extend([0xf1, 0x80, 0, 0, 0, 0]),
+            1 => bytes.extend([0x81, 0x01, b'x']),
+            2 => masked(&mut bytes, 0x83, b"x", random),
+            3 => masked(&mut bytes, 0x89, &[0; 126], random),
+            4 => masked(&mut bytes, 0x81, &[0xff, 0xfe], random),
+            _ => masked(&mut bytes, 0x80, b"x", random),
+        },
+        Said::End => return None,
+    }
+    Some(bytes)
+}
+
+fn masked(bytes: &mut Vec<u8>, first: u8, payload: &[u8], random: &mut fastrand::Rng) {
+    bytes.push(first);
+    match payload.len() {
+        short @ 0..=125 => bytes.push(0x80 | short as u8),
+        long => {
+            bytes.push(0x80 | 126);
+            bytes.extend(u16::try_from(long).expect("no client says more than 64 KiB").to_be_bytes());
+        }
+    }
+    let mask = random.u32(..).to_be_bytes();
+    bytes.extend(mask);
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
 /// Reads one frame of the server (RFC 6455 section 5.2).

@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod frame;
 pub mod id;
 pub mod outcome;
+pub mod planted;
 pub mod push;
 pub mod record;
 pub mod storage;

@@ -9,6 +9,7 @@ use crate::engine::shard::{Shard, Turn};
 use crate::types::command::{Command, NewGroup};
 use crate::types::envelope::{Asker, Body, EphemeralLane, Whisper};
 use crate::types::outcome::Fault;
+use crate::types::planted::{Planted, planted};
 use crate::types::push::{Ack, GroupEvent, Push};
 use crate::types::record::{Group, Member, Role};
 use crate::types::storage::{Answer, GroupChange, GroupState, Operation, StoreFault, Write};
@@ -93,6 +94,7 @@ impl Shard {
         entry.state = State::Ready;
         match result {
             Ok(_) => self.apply_change(&conversation, plan, turn),
+            Err(_) if planted(Planted::FailedChangeApplied) => self.apply_change(&conversation, plan, turn),
             Err(fault) => {
                 if let Some(asker) = &plan.asker {
                     self.fail(asker, store_fault(&fault), turn);
@@ -160,6 +162,9 @@ impl Shard {
             owned.former.clear();
         }
         for user in removed {
+            if planted(Planted::FormerMemberKept) {
+                continue;
+            }
             for shard in &shards {
                 self.route(*shard, Body::GroupDetached { group: group.clone(), user: user.clone() }, turn);
             }

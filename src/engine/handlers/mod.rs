@@ -22,6 +22,7 @@ pub(super) use presence::Gathers;
 use crate::types::command::ConversationRef;
 use crate::types::envelope::{Asker, Body, Question};
 use crate::types::outcome::Fault;
+use crate::types::planted::{Planted, Reached, planted, reached};
 use crate::types::push::{Ack, Push};
 use crate::types::record::{Role, SharedMessage};
 use crate::types::storage::{Answer, Operation, Read, StoreFault};
@@ -56,6 +57,7 @@ impl Shard {
             (Phase::Authenticating, command) => {
                 let opening = session.opening.as_mut().expect("an authenticating session has its opening state");
                 if opening.early.len() < EARLY_REQUESTS_MAX {
+                    reached(Reached::RequestEarly);
                     opening.early.push(Request { id: request.id, command });
                 } else {
                     let fault = Fault::retry(ErrorName::RateLimited, "wait for auth_success", 100);
@@ -203,16 +205,19 @@ impl Shard {
     pub(super) fn wait(&mut self, conversation: &ConversationId, waiting: Waiting, turn: &mut Turn<'_>) {
         let waiting_max = self.settings.loading_requests_max;
         let Some(entry) = self.conversations.table.get_mut(conversation) else { return };
+        reached(Reached::RequestWaited);
+        let is_full = entry.waiting.len() >= waiting_max && !planted(Planted::WaitingUnlimited);
+        if is_full {
+            reached(Reached::WaitingFull);
+        }
         match waiting {
             // Attaching is bounded by the number of sessions.
-            Waiting::Ask(asker, _) | Waiting::Recall(asker, _) if entry.waiting.len() >= waiting_max => {
-                self.fail(&asker, overloaded(), turn)
-            }
-            Waiting::Notify { kind, content, asker } if entry.waiting.len() >= waiting_max => match asker {
+            Waiting::Ask(asker, _) | Waiting::Recall(asker, _) if is_full => self.fail(&asker, overloaded(), turn),
+            Waiting::Notify { kind, content, asker } if is_full => match asker {
                 Some(asker) => self.fail(&asker, overloaded(), turn),
                 None => self.notify_later(conversation.clone(), kind, content, turn),
             },
-            Waiting::SetRole { .. } if entry.waiting.len() >= waiting_max => {}
+            Waiting::SetRole { .. } if is_full => {}
             waiting => entry.waiting.push_back(waiting),
         }
     }

@@ -5,6 +5,7 @@ use compact_str::CompactString;
 use crate::engine::conversations::Waiting;
 use crate::engine::shard::{Shard, Turn};
 use crate::types::envelope::{Asker, Body};
+use crate::types::planted::{Reached, reached};
 use crate::types::record::{Message, MessageKind};
 use crate::types::{ConversationId, ConversationKind, GroupId, RawJson, Seq, SessionId, UserId};
 
@@ -70,6 +71,7 @@ impl Shard {
             self.later.pop_front();
             self.counters.notifications_lost += 1;
         }
+        reached(Reached::NotificationLater);
         self.later.push_back(Later { at_ms: turn.now.mono_ms() + LATER_MS, conversation, kind, content });
     }
 

@@ -11,6 +11,7 @@ use crate::engine::shard::{Shard, Turn};
 use crate::types::command::{Command, Draft, Target};
 use crate::types::envelope::Asker;
 use crate::types::outcome::Fault;
+use crate::types::planted::{Planted, Reached, planted, reached};
 use crate::types::push::{Ack, Push, SentAck};
 use crate::types::record::{Message, MessageExtra, MessageKind, SharedMessage};
 use crate::types::storage::{Answer, Append, Operation, StoreFault, Write};
@@ -87,6 +88,13 @@ impl Shard {
         let entry = self.entry(&conversation);
         let head = entry.head_hint();
         entry.appends += 1;
+        if planted(Planted::AckBeforeCommit)
+            && let Some(asker) = &asker
+        {
+            let seq = Seq(entry.head.0 + u64::from(entry.appends));
+            let ack = sent_ack(message.id, conversation.clone(), seq, message.created_at, false);
+            self.reply(asker, ack, turn);
+        }
         let dedupe_since = Millis(turn.now.wall.0.saturating_sub(self.settings.dedupe_window_ms));
         let append = Box::new(Append { message, head, dedupe_since, repeat_only: refusal.is_some() });
         self.store(Operation::Write(Write::Append(append)), Pending::Append { conversation, asker, notification, refusal }, turn);
@@ -116,13 +124,14 @@ impl Shard {
         match result {
             Ok(Answer::Appended(message)) => {
                 let received_us = asker.as_ref().map_or(turn.now.mono_us, |asker| asker.received_us);
-                if let Some(asker) = asker {
+                if let Some(asker) = asker.filter(|_| !planted(Planted::AckBeforeCommit)) {
                     let ack = sent_ack(message.id, conversation.clone(), message.seq, message.created_at, false);
                     self.reply(&asker, ack, turn);
                 }
                 self.deliver(&message, received_us, turn);
             }
             Ok(Answer::Duplicate { message_id, conversation, seq, created_at }) => {
+                reached(Reached::DuplicateFound);
                 if let Some(asker) = asker {
                     self.reply(&asker, sent_ack(message_id, conversation, seq, created_at, true), turn);
                 }
@@ -132,6 +141,11 @@ impl Shard {
                 _ => debug_assert!(false, "an append was asked for"),
             },
             Err(fault) => match (asker, notification) {
+                (Some(asker), _) if planted(Planted::FailedAppendAcked) => {
+                    let id = self.next_message_id(turn.now.wall);
+                    self.reply(&asker, sent_ack(id, conversation.clone(), Seq(1), turn.now.wall, false), turn);
+                }
+                (Some(_), _) if planted(Planted::AckBeforeCommit) => {}
                 (Some(asker), _) => self.fail(&asker, store_fault(&fault), turn),
                 (None, Some(kept)) => self.notify_later(conversation.clone(), kept.0, kept.1, turn),
                 (None, None) => {}

@@ -3,7 +3,7 @@
 
 use super::super::agenda::Happening;
 use super::super::seat::Incoming;
-use super::super::socket::{Heard, LineId, Said, Server, parse};
+use super::super::socket::{Heard, LineId, Piece, Said, Server, frames, parse};
 use super::{Delay, Node};
 
 impl Node {
@@ -12,11 +12,25 @@ impl Node {
             return;
         }
         self.remark(|| format!("line {} says {said}", line.0));
-        let delay_us = self.draw(Delay::Socket);
-        let found = &mut self.lines[line.0];
-        found.upward.push_back(said);
-        found.upward_us = found.upward_us.max(self.now_us + delay_us);
-        self.agenda.put(found.upward_us, Happening::Upload(line.0));
+        for piece in self.cut(said) {
+            let delay_us = self.draw(Delay::Socket);
+            let found = &mut self.lines[line.0];
+            found.upward.push_back(piece);
+            found.upward_us = found.upward_us.max(self.now_us + delay_us);
+            self.agenda.put(found.upward_us, Happening::Upload(line.0));
+        }
+    }
+
+    /// What is said, as masked frames, in the pieces in which it arrives.
+    fn cut(&mut self, said: Said) -> Vec<Piece> {
+        let Some(mut bytes) = frames(said, &mut self.random) else { return vec![Piece::End] };
+        let mut pieces = Vec::new();
+        while bytes.len() > 1 && self.random.u8(..6) == 0 {
+            let rest = bytes.split_off(self.random.usize(1..bytes.len()));
+            pieces.push(Piece::Bytes(std::mem::replace(&mut bytes, rest)));
+        }
+        pieces.push(Piece::Bytes(bytes));
+        pieces
     }
 
     pub(super) fn plan_upload(&mut self, line: LineId) {
@@ -29,14 +43,14 @@ impl Node {
         let found = &mut self.lines[line.0];
         if found.held {
             // The end of a connection is noticed also where nothing is read, by what can no longer be sent.
-            if found.upward.back() != Some(&Said::End) {
+            if found.upward.back() != Some(&Piece::End) {
                 return;
             }
             found.upward.drain(..found.upward.len() - 1);
         }
-        let Some(said) = found.upward.pop_front() else { return };
+        let Some(piece) = found.upward.pop_front() else { return };
         let shard = found.shard;
-        self.enqueue(shard, Incoming::From(line, said));
+        self.deliver(shard, Incoming::From(line, piece));
     }
 
     pub(super) fn plan_sent(&mut self, line: LineId) {

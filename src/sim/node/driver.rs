@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::super::agenda::Happening;
 use super::super::seat::Incoming;
-use super::super::socket::{LineId, Said, Server};
-use super::{Delay, Node};
+use super::super::socket::{LineId, Piece, Server};
+use super::Node;
 use crate::engine::effects::DirectoryChange;
 use crate::engine::event::Opened;
 use crate::engine::{Effects, Event};
 use crate::types::command::Wishes;
-use crate::types::envelope::Envelope;
 use crate::types::{CloseCode, Now, SessionKey};
-use crate::wire::json::decode;
+use crate::wire::frame::{Feed, FrameLimits, Item};
+use crate::wire::json::{Scratch, decode};
 
 impl Node {
     fn now(&self) -> Now {
@@ -22,39 +22,36 @@ impl Node {
 
     pub(super) fn step(&mut self, shard: usize, event: Event) {
         let now = self.now();
+        self.tally.events += 1;
         let seat = &mut self.seats[shard];
         seat.engine.handle(event, now, &mut seat.effects);
     }
 
     pub(super) fn turn(&mut self, shard: usize) {
-        self.seats[shard].turn_planned = false;
-        let events = self.random.usize(1..=self.plan.pace.events_per_turn_max);
-        for _ in 0..events {
-            let Some(incoming) = self.seats[shard].inbox.pop_front() else { break };
-            self.take_in(shard, incoming);
+        let seat = &mut self.seats[shard];
+        if seat.stalled_until_us > self.now_us {
+            return self.agenda.put(seat.stalled_until_us, Happening::Turn(shard));
         }
+        seat.turn_planned = false;
+        seat.parked = false;
+        seat.port.unpark();
+        self.collect(shard);
         if self.seats[shard].engine.next_deadline_ms().is_some_and(|due| due <= self.now_ms()) {
             self.step(shard, Event::Tick);
         }
         while !self.seats[shard].effects.is_empty() {
             self.apply(shard);
         }
-        if !self.seats[shard].inbox.is_empty() {
-            return self.plan_turn(shard);
-        }
-        let Some(due_ms) = self.seats[shard].engine.next_deadline_ms() else { return };
-        if due_ms <= self.now_ms() {
-            return self.plan_turn(shard);
-        }
-        let due_us = due_ms * 1_000;
-        let seat = &mut self.seats[shard];
-        if seat.wake_at_us.is_none_or(|at_us| at_us > due_us) {
-            seat.wake_at_us = Some(due_us);
-            self.agenda.put(due_us, Happening::Wake(shard));
+        self.flush_mesh(shard);
+        self.rest(shard);
+        self.turns += 1;
+        self.judge_sleepers();
+        if self.turns.is_multiple_of(TURNS_PER_SAMPLE) {
+            self.judge_queues();
         }
     }
 
-    fn take_in(&mut self, shard: usize, incoming: Incoming) {
+    pub(super) fn take_in(&mut self, shard: usize, incoming: Incoming) {
         match incoming {
             Incoming::Event(event) => self.step(shard, *event),
             Incoming::Open(line) => {
@@ -67,7 +64,7 @@ impl Node {
                 };
                 self.step(shard, Event::Opened(Box::new(opened)));
             }
-            Incoming::From(line, said) => self.hear(line, said),
+            Incoming::From(line, piece) => self.hear(line, piece),
             Incoming::Sent(line) => {
                 let found = &mut self.lines[line.0];
                 found.sent_planned = false;
@@ -82,34 +79,37 @@ impl Node {
     }
 
     /// The driver reads what a client has said.
-    fn hear(&mut self, line: LineId, said: Said) {
-        let found = &self.lines[line.0];
+    fn hear(&mut self, line: LineId, piece: Piece) {
+        let Piece::Bytes(mut bytes) = piece else { return self.end(line) };
+        let found = &mut self.lines[line.0];
         let (shard, key) = (found.shard, found.key);
         if found.server != Server::Open {
-            if said == Said::End {
-                self.end(line);
-            }
             return;
         }
-        let event = match said {
-            Said::Text(text) => match decode(&text, &mut self.scratch) {
-                Ok(request) => Event::Request { key, request, bytes: text.len() as u32 },
-                Err(fault) => Event::Refused { key, request: fault.request, fault: fault.fault },
-            },
-            Said::Ping(payload) => Event::Ping { key, payload: payload.as_slice().into() },
-            Said::Pong => Event::Pong { key },
-            Said::Close(code) => Event::CloseReceived { key, code: Some(code) },
-            Said::Garbage => Event::Violation { key, close: CloseCode::Protocol, reason: "garbage" },
-            Said::End => return self.end(line),
-        };
-        self.step(shard, event);
+        let mut feed = Feed::new(&mut bytes);
+        let mut events = Vec::new();
+        loop {
+            match found.reader.next(&mut feed, &FrameLimits::new(self.settings.message_bytes_max)) {
+                Ok(None) => break,
+                Ok(Some(item)) => events.push(event_of(key, item, &mut self.scratch)),
+                Err(violation) => {
+                    self.tally.fault("garbage from a client");
+                    events.push(Event::Violation { key, close: violation.close(), reason: violation.reason() });
+                    events.push(Event::CloseReceived { key, code: None });
+                    break;
+                }
+            }
+        }
+        for event in events {
+            self.step(shard, event);
+        }
     }
 
     fn apply(&mut self, shard: usize) {
         let effects = std::mem::take(&mut self.seats[shard].effects);
         let Effects { forward, store, dirty, shut, reading, directory } = effects;
         for (to, envelope) in forward {
-            self.forward(shard, to.index(), envelope);
+            self.seats[shard].port.push(to, envelope);
         }
         for request in store {
             self.ask_store(shard, request);
@@ -131,15 +131,6 @@ impl Node {
         for key in shut {
             self.shut(shard, key);
         }
-    }
-
-    fn forward(&mut self, from: usize, to: usize, envelope: Envelope) {
-        assert_ne!(from, to, "a shard does not send to itself");
-        let delay_us = self.draw(Delay::Mesh);
-        let ring = &mut self.rings[from * self.seats.len() + to];
-        ring.1 = ring.1.max(self.now_us + delay_us);
-        ring.0.push_back(envelope);
-        self.agenda.put(ring.1, Happening::Arrive { from, to });
     }
 
     fn change_directory(&mut self, shard: usize, change: DirectoryChange) {
@@ -218,6 +209,21 @@ impl Node {
     }
 }
 
+fn event_of(key: SessionKey, item: Item<'_>, scratch: &mut Scratch) -> Event {
+    match item {
+        Item::Message { text: true, payload } => match decode(payload, scratch) {
+            Ok(request) => Event::Request { key, request, bytes: payload.len() as u32 },
+            Err(fault) => Event::Refused { key, request: fault.request, fault: fault.fault },
+        },
+        Item::Message { text: false, .. } => Event::Violation { key, close: CloseCode::WrongFrameType, reason: "binary" },
+        Item::Ping(payload) => Event::Ping { key, payload: (&*payload).into() },
+        Item::Pong(_) => Event::Pong { key },
+        Item::Close { code, .. } => Event::CloseReceived { key, code },
+    }
+}
+
+/// Turns between two looks at all queues.
+const TURNS_PER_SAMPLE: u64 = 8;
 const FLIGHT_BYTES_MAX: usize = 256 << 10;
 /// A connection that is to end gets so long for its last bytes, as with the real driver.
 const LINGER_US: u64 = 2_000_000;

@@ -6,10 +6,11 @@
 
 mod clients;
 mod driver;
+mod mesh;
 mod storage;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,13 +22,14 @@ use super::disk::Disk;
 use super::ledger::Ledger;
 use super::seat::{Incoming, Seat};
 use super::socket::{Heard, Line, LineId, Said, Server};
+use super::tally::Tally;
 use crate::auth::{AuthRules, NewToken, Verifier, issue};
 use crate::engine::shard::Leftovers;
 use crate::engine::{Counters, Event, Settings, Shard};
 use crate::store::Outcome;
-use crate::types::envelope::{Body, Envelope};
+use crate::types::envelope::Body;
 use crate::types::storage::Read;
-use crate::types::{Millis, SessionId, SessionKey, ShardId, UserId};
+use crate::types::{Millis, SessionId, SessionKey, UserId};
 use crate::wire::json::{JsonEncoder, Scratch};
 
 /// What a run is made of.
@@ -37,18 +39,23 @@ pub struct Plan {
     pub shards: u16,
     pub settings: Settings,
     pub pace: Pace,
+    /// Values that one ring between two shards holds.
+    pub ring_capacity: usize,
 }
 
 /// How long things take, in microseconds, each drawn anew.
 #[derive(Clone, Debug)]
 pub struct Pace {
     pub turn_us: RangeInclusive<u64>,
+    /// Until a doorbell is heard.
     pub mesh_us: RangeInclusive<u64>,
     pub socket_us: RangeInclusive<u64>,
     pub commit_us: RangeInclusive<u64>,
     pub read_us: RangeInclusive<u64>,
     /// Events that one turn takes in at most.
     pub events_per_turn_max: usize,
+    /// Values of other shards that one turn takes in at most.
+    pub mesh_per_turn_max: usize,
     /// Frames of one flight at most.
     pub flight_frames_max: usize,
 }
@@ -62,6 +69,7 @@ impl Default for Pace {
             commit_us: 50..=3_000,
             read_us: 10..=2_000,
             events_per_turn_max: 16,
+            mesh_per_turn_max: 64,
             flight_frames_max: 8,
         }
     }
@@ -70,7 +78,8 @@ impl Default for Pace {
 impl Plan {
     /// A plan with default settings and paces.
     pub fn new(seed: u64, shards: u16) -> Plan {
-        Plan { seed, shards, settings: Settings { placement_seed: seed, ..Settings::default() }, pace: Pace::default() }
+        let settings = Settings { placement_seed: seed, ..Settings::default() };
+        Plan { seed, shards, settings, pace: Pace::default(), ring_capacity: 64 }
     }
 }
 
@@ -96,8 +105,6 @@ pub struct Node {
     random: fastrand::Rng,
     delays: [fastrand::Rng; 5],
     seats: Vec<Seat>,
-    /// By `from * shards + to`: what is on its way, and when the last of it arrives.
-    rings: Vec<(VecDeque<Envelope>, u64)>,
     disk: Disk,
     lines: Vec<Line>,
     scratch: Scratch,
@@ -106,6 +113,8 @@ pub struct Node {
     /// Happenings in the present microsecond.
     in_this_moment: u32,
     restarts: u64,
+    turns: u64,
+    pub tally: Tally,
     /// What clients said and heard, when somebody wants to know.
     trace: Option<Trace>,
 }
@@ -127,13 +136,14 @@ impl Node {
             random: fastrand::Rng::with_seed(plan.seed),
             delays: std::array::from_fn(|kind| fastrand::Rng::with_seed(plan.seed ^ ((kind as u64 + 1) << 56))),
             seats: Vec::new(),
-            rings: Vec::new(),
             disk: Disk::new(plan.seed, shards),
             lines: Vec::new(),
             scratch: Scratch::new(),
             directory: BTreeMap::new(),
             in_this_moment: 0,
             restarts: 0,
+            turns: 0,
+            tally: Tally::default(),
             trace: None,
             plan,
         };
@@ -143,14 +153,15 @@ impl Node {
 
     fn start(&mut self) {
         let seed = self.plan.seed.wrapping_add(self.restarts << 32);
-        for shard in 0..self.plan.shards {
+        for port in crate::mesh::build(self.plan.shards, self.plan.ring_capacity) {
+            let shard = port.shard();
             let encoder = Box::new(JsonEncoder::new());
             let (settings, verifier) = (self.settings.clone(), self.verifier.clone());
-            let engine = Shard::new(ShardId(shard), self.plan.shards, settings, encoder, verifier, seed);
-            self.seats.push(Seat::new(engine));
+            let engine = Shard::new(shard, self.plan.shards, settings, encoder, verifier, seed);
+            self.seats.push(Seat::new(engine, port));
         }
-        let pairs = usize::from(self.plan.shards).pow(2);
-        self.rings = (0..pairs).map(|_| (VecDeque::new(), 0)).collect();
+        // Each looks around once and then sleeps.
+        (0..self.seats.len()).for_each(|shard| self.plan_turn(shard));
     }
 
     /// Writes down from now on what clients say and hear.
@@ -170,8 +181,7 @@ impl Node {
         let id = LineId(self.lines.len());
         let key = self.seats[shard].enter(id);
         self.lines.push(Line::new(shard, key));
-        self.seats[shard].inbox.push_back(Incoming::Open(id));
-        self.plan_turn(shard);
+        self.deliver(shard, Incoming::Open(id));
         id
     }
 
@@ -213,6 +223,7 @@ impl Node {
         }
         found.downward.clear();
         found.downward_bytes = 0;
+        self.tally.fault("torn connection");
         self.upload(line, Said::End);
         let found = &mut self.lines[line.0];
         found.present = false;
@@ -225,11 +236,15 @@ impl Node {
         if found.present {
             found.present = false;
             found.heard.push(Heard::Lost);
+            self.tally.fault("half-open connection");
         }
     }
 
     /// The client stops or goes on reading.
     pub fn set_reading(&mut self, line: LineId, reads: bool) {
+        if self.lines[line.0].reads && !reads {
+            self.tally.fault("reader that stops");
+        }
         self.lines[line.0].reads = reads;
         self.plan_download(line);
     }
@@ -241,18 +256,20 @@ impl Node {
 
     /// An operator wants something of a shard.
     pub fn operate(&mut self, shard: usize, body: Body) {
-        self.enqueue(shard, Incoming::Event(Box::new(Event::Operator(Box::new(body)))));
+        self.hand_over(shard, Event::Operator(Box::new(body)));
     }
 
     /// All shards begin to drain.
     pub fn drain(&mut self, window_ms: u64) {
+        self.tally.fault("drain");
         for shard in 0..self.seats.len() {
-            self.enqueue(shard, Incoming::Event(Box::new(Event::Drain { window_ms })));
+            self.hand_over(shard, Event::Drain { window_ms });
         }
     }
 
     /// The wall clock is set.
     pub fn jump_clock(&mut self, by_ms: i64) {
+        self.tally.fault(if by_ms < 0 { "clock set back" } else { "clock set forward" });
         self.skew_ms += by_ms;
     }
 
@@ -264,7 +281,14 @@ impl Node {
 
     /// No commit begins for so long.
     pub fn stall_store(&mut self, ms: u64) {
+        self.tally.fault("stalled store");
         self.disk.stalled_until_us = self.now_us + ms * 1_000;
+    }
+
+    /// A shard takes no turn for so long.
+    pub fn stall_shard(&mut self, shard: usize, ms: u64) {
+        self.tally.fault("stalled shard");
+        self.seats[shard].stalled_until_us = self.now_us + ms * 1_000;
     }
 
     /// The store refuses what would exceed so many requests under way.
@@ -285,7 +309,12 @@ impl Node {
         self.agenda.clear();
         self.seats.clear();
         self.directory.clear();
-        self.disk.crash();
+        self.tally.fault("crash");
+        let kept = self.random.usize(0..=self.disk.writes_waiting());
+        if kept > 0 {
+            self.tally.fault("crash in the midst of a commit");
+        }
+        self.disk.crash(kept);
         for line in &mut self.lines {
             if line.present {
                 line.present = false;
@@ -364,6 +393,7 @@ impl Node {
             self.in_this_moment = if at_us > self.now_us { 0 } else { self.in_this_moment + 1 };
             assert!(self.in_this_moment < MOMENT_MAX, "time stands still at {at_us} us: {what:?}");
             self.now_us = self.now_us.max(at_us);
+            self.tally.events += 1;
             self.happen(what);
         }
         self.now_us = until_us;
@@ -381,20 +411,21 @@ impl Node {
                     self.plan_turn(shard);
                 }
             }
-            Happening::Arrive { from, to } => {
-                let ring = from * self.seats.len() + to;
-                let envelope = self.rings[ring].0.pop_front().expect("as many arrive as were sent");
-                self.enqueue(to, Incoming::Event(Box::new(Event::Mesh { from: ShardId(from as u16), envelope })));
+            Happening::Ring(shard) => {
+                self.seats[shard].rung = false;
+                if self.seats[shard].parked {
+                    self.plan_turn(shard);
+                }
             }
             Happening::Commit => self.commit(),
             Happening::Look { shard, request } => self.look(shard, *request),
             Happening::Answer { shard, reply } => {
                 self.disk.under_way -= 1;
-                self.enqueue(shard, Incoming::Event(Box::new(Event::Store(*reply))));
+                self.hand_over(shard, Event::Store(*reply));
             }
             Happening::Upload(line) => self.uploaded(LineId(line)),
             Happening::Sent(line) => {
-                self.enqueue(self.lines[line].shard, Incoming::Sent(LineId(line)));
+                self.deliver(self.lines[line].shard, Incoming::Sent(LineId(line)));
             }
             Happening::Download(line) => self.download(LineId(line)),
             Happening::Linger(line) => self.end(LineId(line)),
@@ -422,9 +453,16 @@ impl Node {
         }
     }
 
-    fn enqueue(&mut self, shard: usize, incoming: Incoming) {
+    /// The kernel has something for a shard.
+    fn deliver(&mut self, shard: usize, incoming: Incoming) {
         self.seats[shard].inbox.push_back(incoming);
         self.plan_turn(shard);
+    }
+
+    /// Another thread has something for a shard.
+    fn hand_over(&mut self, shard: usize, event: Event) {
+        self.seats[shard].inbox.push_back(Incoming::Event(Box::new(event)));
+        self.wake_if_parked(shard);
     }
 }
 

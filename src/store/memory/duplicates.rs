@@ -65,6 +65,13 @@ impl Duplicates {
         }
     }
 
+    /// Forgets a message, as only a damaged disk does.
+    #[cfg(any(test, feature = "planted-faults"))]
+    pub fn forget(&mut self, message: &SharedMessage) {
+        let hash = self.hash(message);
+        self.first_uses.retain(|(known, first)| *known != hash || first.id != message.id);
+    }
+
     fn put(&mut self, hash: u64, message: &SharedMessage) {
         let same = |(known, first): &(u64, SharedMessage)| *known == hash && same_use(first, message);
         match self.first_uses.entry(hash, same, |(known, _)| *known) {

@@ -5,6 +5,7 @@ use super::MemoryBackend;
 use super::log::Log;
 use super::users::{Row, User};
 use crate::store::listing::{matches, parse_cursor, position};
+use crate::types::planted::{Planted, planted};
 use crate::types::push::{ConversationSummary, UnreadEntry};
 use crate::types::record::{Mentions, SharedMessage};
 use crate::types::storage::Answer;
@@ -114,7 +115,8 @@ impl MemoryBackend {
 /// Unread messages of a row, and whether one of them mentions the user.
 fn unread(user: &UserId, found: &User, row: &Row, log: &Log) -> (u64, bool) {
     let (mut unread, mut mentioned) = (0, false);
-    for message in log.after(row.read_seq.max(row.start_seq)) {
+    let early = u64::from(planted(Planted::UnreadOffByOne));
+    for message in log.after(Seq(row.read_seq.max(row.start_seq).0.saturating_sub(early))) {
         let own = message.sender.as_ref() == Some(user);
         if own || message.recalled_by().is_some() || found.hides(row.log, message.seq) {
             continue;

@@ -56,6 +56,12 @@ impl Log {
         }
     }
 
+    /// Takes the newest message out, as only a damaged disk does.
+    #[cfg(any(test, feature = "planted-faults"))]
+    pub fn lose_newest(&mut self) -> Option<SharedMessage> {
+        self.messages.pop_back()
+    }
+
     /// Takes the oldest message out when it is older than `before`.
     pub fn prune_one(&mut self, before: Millis) -> Option<SharedMessage> {
         let message = self.messages.pop_front_if(|message| message.created_at < before)?;

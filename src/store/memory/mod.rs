@@ -16,6 +16,7 @@ use hashbrown::HashTable;
 use indexmap::IndexMap;
 
 use super::backend::{Backend, Outcome};
+use crate::types::planted::{Planted, planted};
 use crate::types::record::{Delivery, SharedMessage, UserConversation};
 use crate::types::storage::{Answer, Append, GroupChange, GroupState, RangePage, RangeQuery, Read, StoreFault, UserState, Write};
 use crate::types::{ConversationId, ConversationKind, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
@@ -55,6 +56,22 @@ impl MemoryBackend {
         }
     }
 
+    /// What a damaged disk might lose: the newest message of a log, with all that is known of it or only from the log itself.
+    #[cfg(any(test, feature = "planted-faults"))]
+    pub fn lose_newest(&mut self, conversation: &ConversationId, traces_too: bool) {
+        let Some(message) = self.logs.get_mut(conversation).and_then(Log::lose_newest) else { return };
+        if traces_too {
+            self.by_id.retain(|(_, known)| known.id != message.id);
+            self.duplicates.forget(&message);
+        }
+    }
+
+    /// As [`MemoryBackend::lose_newest`], for the uses of client ids.
+    #[cfg(any(test, feature = "planted-faults"))]
+    pub fn forget_duplicates(&mut self) {
+        self.duplicates = Duplicates::new(self.hasher.clone());
+    }
+
     fn write(&mut self, write: Write) -> Answer {
         match write {
             Write::Append(append) => return self.append(*append),
@@ -74,7 +91,7 @@ impl MemoryBackend {
 
     fn append(&mut self, append: Append) -> Answer {
         let Append { mut message, dedupe_since, repeat_only, .. } = append;
-        if let Some(first) = self.duplicates.first_use(&message, dedupe_since) {
+        if let Some(first) = self.duplicates.first_use(&message, dedupe_since).filter(|_| !planted(Planted::DedupeSkipped)) {
             return Answer::Duplicate {
                 message_id: first.id,
                 conversation: first.conversation.clone(),
@@ -126,7 +143,7 @@ impl MemoryBackend {
             return;
         };
         for user in change.members_removed.iter().filter_map(|user| self.users.known(user)).collect::<Vec<_>>() {
-            if members.remove(user) {
+            if members.remove(user) && !planted(Planted::RowKept) {
                 self.users.by_number(user).remove_row(log);
             }
         }
@@ -147,6 +164,10 @@ impl MemoryBackend {
         };
         if user.row(number as u32).is_some() {
             let device = user.put_device(&delivery.device);
+            if planted(Planted::DeliveredForAll) {
+                let row = user.row_mut(number as u32).expect("the row was just seen to exist");
+                (0..=9).for_each(|device| row.deliver(device, seq));
+            }
             user.row_mut(number as u32).expect("the row was just seen to exist").deliver(device, seq);
         }
     }
@@ -175,6 +196,9 @@ impl MemoryBackend {
             return;
         };
         let tombstone = Arc::new(message.recalled(by));
+        if planted(Planted::RecallKeepsContent) {
+            return;
+        }
         log.replace(tombstone.clone());
         self.duplicates.replace(&tombstone);
         let hash = self.hasher.hash_one(tombstone.id);
@@ -240,7 +264,7 @@ impl MemoryBackend {
             return RangePage { messages: Vec::new(), has_more: false, covered: NOTHING, first_kept: Seq(1) };
         };
         let viewer = query.viewer.as_ref().and_then(|viewer| self.users.user(viewer));
-        log.page(query, |seq| viewer.is_some_and(|viewer| viewer.hides(number as u32, seq)))
+        log.page(query, |seq| !planted(Planted::HiddenShown) && viewer.is_some_and(|viewer| viewer.hides(number as u32, seq)))
     }
 
     fn locate(&self, id: MessageId) -> Option<SharedMessage> {

@@ -3,6 +3,8 @@
 
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
+use crate::types::planted::{Planted, planted};
+
 use super::head::{self, HEAD_BYTES_MAX, Head, OpenMessage};
 use super::{Feed, FrameLimits, TEXT_NOT_UTF8, Violation, mask};
 
@@ -136,7 +138,7 @@ impl Partial {
         let taken = missing.min(feed.remaining());
         let start = feed.take(taken);
         let chunk = &mut feed.bytes[start..start + taken];
-        mask::unmask(chunk, head.mask, filled);
+        mask::unmask(chunk, head.mask, if planted(Planted::MaskPhaseLost) { 0 } else { filled });
         if head.is_control() {
             self.control.extend_from_slice(chunk);
         } else {

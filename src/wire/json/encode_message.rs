@@ -4,6 +4,7 @@
 
 use super::text::{Object, write_string};
 use crate::types::id::ConversationKind;
+use crate::types::planted::{Planted, planted};
 use crate::types::record::{Mentions, MessageExtra};
 use crate::types::{ConversationId, Message, MessageKind, UserId};
 
@@ -67,7 +68,7 @@ fn write_extra(object: &mut Object<'_>, extra: &MessageExtra) {
     if let Some(ext) = &extra.ext {
         object.raw("ext", ext.as_str());
     }
-    if extra.recalled_by.is_some() {
+    if extra.recalled_by.is_some() && !planted(Planted::RecallUnmarked) {
         object.flag("recalled", true);
     }
 }
