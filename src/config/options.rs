@@ -242,7 +242,7 @@ options! {
     /// Who is online.
     presence: Presence {
         /// Who sees it: everyone, or people who share a conversation.
-        visible: PresenceVisible = Start::Default("everyone"); Unsupported
+        visible: PresenceVisible = Start::Default("everyone"); Restart
         /// Users one connection may subscribe to.
         watches_max: u32 = Start::Default("1000"), between(0, 1_000_000); Restart
     }

@@ -69,6 +69,12 @@ pub enum Pending {
     AckWhenDone {
         asker: Box<Asker>,
     },
+    /// Whose presence a client may see.
+    Contacts {
+        asker: Box<Asker>,
+        users: Vec<UserId>,
+        watch: bool,
+    },
     PresenceLastSeen {
         asker: Box<Asker>,
         gather: u64,

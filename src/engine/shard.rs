@@ -271,6 +271,7 @@ impl Shard {
             }
             Pending::List { asker } => self.list_read(asker, reply.result, turn),
             Pending::AckWhenDone { asker } => self.done(asker, reply.result, turn),
+            Pending::Contacts { asker, users, watch } => self.contacts_found(&asker, users, watch, reply.result, turn),
             Pending::PresenceLastSeen { asker, gather, entries } => {
                 self.presence_last_seen(&asker, gather, entries, reply.result, turn)
             }

@@ -40,6 +40,7 @@ const PARTS: &[Part] = &[
     ("delivery state is monotone per device", deliveries),
     ("a device is known once it was", devices),
     ("last seen is kept per user", last_seen),
+    ("contacts share a conversation", contacts),
     ("retention leaves the end where it is", prune),
     ("content survives unchanged", content),
     ("summaries are paged, newest first", summaries),
@@ -608,6 +609,21 @@ fn devices(mut probe: Probe) {
     assert!(!probe.user("b", "d").device_known, "devices belong to their user");
     probe.done(Write::Device { user: user("fresh"), device: device("d"), at: Millis(5), deliveries: vec![] });
     assert!(probe.user("fresh", "d").device_known, "also of a user without conversations");
+}
+
+fn contacts(mut probe: Probe) {
+    let of = |probe: &mut Probe, name: &str| {
+        let others = ["a", "b", "c", "d", "e"].into_iter().filter(|other| *other != name).map(user).collect();
+        match probe.read(Read::Contacts { user: user(name), others }) {
+            Answer::Contacts(contacts) => contacts.iter().map(|user| user.as_str().to_owned()).collect::<String>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    probe.append(message(&private("a", "b"), Some("a"), None, 1));
+    probe.make_group("g", &[("b", 0), ("c", 0)]);
+    probe.append(message(&ConversationId::system(&user("a")), None, None, 1));
+    probe.append(message(&ConversationId::system(&user("e")), None, None, 1));
+    assert_eq!(["a", "b", "c", "d", "e"].map(|name| of(&mut probe, name)), ["b", "ac", "b", "", ""]);
 }
 
 fn last_seen(mut probe: Probe) {

@@ -93,6 +93,8 @@ pub enum Read {
     Locate { message_id: MessageId },
     /// When users were last connected.
     LastSeen { users: Vec<UserId> },
+    /// Who of `others` shares a conversation with `user`: has written to or been written to by them, or is in a group of theirs.
+    Contacts { user: UserId, others: Vec<UserId> },
     /// A user's conversations, the one with the newest message first. `cursor` is the `next` of an earlier answer.
     Summaries { user: UserId, limit: u32, cursor: Option<String> },
     /// A user's conversations with unread messages: own, recalled and hidden ones never count, notifications do.
@@ -153,6 +155,7 @@ pub enum Answer {
     Range(RangePage),
     Located(Option<SharedMessage>),
     LastSeen(Vec<(UserId, Option<Millis>)>),
+    Contacts(Vec<UserId>),
     Summaries {
         conversations: Vec<ConversationSummary>,
         next: Option<String>,

@@ -7,6 +7,7 @@
 
 mod cache;
 mod codec;
+mod contacts;
 mod draft;
 mod journal;
 mod keys;

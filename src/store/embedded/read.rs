@@ -18,6 +18,7 @@ impl View<'_> {
             Read::Head { conversation } => Answer::Head(self.head_of(conversation)?),
             Read::Group { group } => Answer::Group(self.group(group)?),
             Read::User { user, device } => Answer::User(Box::new(self.user(user, device)?)),
+            Read::Contacts { user, others } => Answer::Contacts(self.contacts(user, others)?),
             Read::Row { user, device, conversation } => Answer::Row(self.one_row(user, device, conversation)?),
             Read::Range(query) => Answer::Range(self.page(query)?),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)?),

@@ -260,6 +260,7 @@ impl Backend for MemoryBackend {
             Read::Head { conversation } => Answer::Head(self.head(conversation)),
             Read::Group { group } => Answer::Group(self.group(group)),
             Read::User { user, device } => Answer::User(Box::new(self.user(user, device))),
+            Read::Contacts { user, others } => Answer::Contacts(self.users.contacts(user, others)),
             Read::Row { user, device, conversation } => Answer::Row(self.row(user, device, conversation)),
             Read::Range(query) => Answer::Range(self.range(query)),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)),
