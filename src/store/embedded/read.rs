@@ -119,7 +119,7 @@ impl View<'_> {
         let key = keys::message(number, Seq(seq));
         let Some(bytes) = self.get(Space::Messages, &key)? else { return Ok(None) };
         let conversation = self.conversation_id(number)?;
-        decode(&key, &bytes, &conversation, Seq(seq)).map(Some)
+        self.decode(&key, &bytes, &conversation, Seq(seq)).map(Some)
     }
 
     fn page(&self, query: &RangeQuery) -> Result<RangePage, Trouble> {
@@ -143,7 +143,7 @@ impl View<'_> {
             if hidden.has(seq)? {
                 continue;
             }
-            let message = decode(&key, &bytes, &query.conversation, seq)?;
+            let message = self.decode(&key, &bytes, &query.conversation, seq)?;
             if !within(query, message.created_at) {
                 continue;
             }
@@ -204,6 +204,11 @@ impl View<'_> {
         }
         Ok(Seq(low))
     }
+
+    pub(super) fn decode(&self, key: &Slice, bytes: &Slice, id: &ConversationId, seq: Seq) -> Result<SharedMessage, Trouble> {
+        let message = codec::decode_message(key, bytes, id, seq, self.keyring());
+        message.map(Arc::new).map_err(Trouble::message(format!("{id} seq {}", seq.0)))
+    }
 }
 
 fn within(query: &RangeQuery, at: Millis) -> bool {
@@ -222,11 +227,6 @@ fn covered(page: &RangePage, query: &RangeQuery, record: &ConversationRecord, lo
         Some((_, last)) if page.has_more => (low, last),
         _ => (low, high),
     }
-}
-
-pub(super) fn decode(key: &Slice, bytes: &Slice, id: &ConversationId, seq: Seq) -> Result<SharedMessage, Trouble> {
-    let message = codec::decode_message(key, bytes, id, seq);
-    message.map(Arc::new).map_err(Trouble::at(Space::Messages, format!("{id} seq {}", seq.0)))
 }
 
 /// The hidden messages of a stretch, walked beside it.

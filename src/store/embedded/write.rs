@@ -240,9 +240,10 @@ impl Draft<'_> {
         let key = keys::message(known.record.number, seq);
         let Some(bytes) = self.get(Space::Messages, &key)? else { return Ok(()) };
         let place = Trouble::at(Space::Messages, format!("{id} seq {}", seq.0));
-        let message = codec::decode_message(&key, &bytes, id, seq).map_err(place)?;
+        // Nothing of the body stays, so no key is needed.
+        let message = codec::decode_outline(&key, &bytes, id, seq).map_err(place)?;
         if message.recalled_by().is_none() {
-            let value = codec::encode_message(&message.recalled(by), &key);
+            let value = codec::encode_message(&message.recalled(by), &key, self.keyring());
             self.put(Space::Messages, key, value);
         }
         Ok(())
