@@ -214,8 +214,8 @@ options! {
     messages: Messages {
         /// A message may be recalled by its sender for this long; 0: never.
         recall_window: Duration = Start::Default("120s"), between(0, 365 * DAY); Restart
-        /// Messages are removed after this long; 0: never.
-        retention: Duration = Start::Default("0"), between(0, 36_500 * DAY); Unsupported
+        /// Messages are removed after this long, at most 10,000 a second; 0: never. A conversation keeps counting where it was.
+        retention: Duration = Start::Default("0"), between(0, 36_500 * DAY); Reloadable
         /// A message sent again with the same `message_id` within this time is stored once.
         dedupe_window: Duration = Start::Default("24h"), between(MINUTE, 30 * DAY); Restart
         /// A device never seen before gets what is undelivered for its user since this long ago; 0: only what no device of the

@@ -115,6 +115,8 @@ pub(super) fn store(limits: &Limits) -> StoreSettings {
         client_requests_max: limits.engine.store_requests_max,
         batch_requests: limits.store.batch_messages_max,
         reader_threads: limits.store.readers,
+        retention_ms: limits.store.retention_ms,
+        dedupe_window_ms: Some(limits.store.dedupe_window_ms),
         ..StoreSettings::default()
     }
 }

@@ -13,7 +13,7 @@ use crate::mesh::directory::Directory;
 use crate::mesh::{self, Inbox, InboxSender, Waker};
 use crate::metrics::Registry;
 use crate::shard::{self, Admission, Caps, Clock, DriverSettings, Frontpage, Order, Parts, Shards};
-use crate::store::{self, Observer, StoreParts, StoreSettings, StoreThreads, Wake};
+use crate::store::{self, Observer, Retention, StoreParts, StoreSettings, StoreThreads, Wake};
 use crate::types::ShardId;
 use crate::types::envelope::Envelope;
 use crate::wire::json::JsonEncoder;
@@ -50,6 +50,8 @@ pub(super) struct StorePlan {
 pub(super) struct Node {
     pub shards: Shards,
     pub store: Option<StoreThreads>,
+    /// How long the store keeps messages.
+    pub retention: Option<Retention>,
     pub orders: Arc<[InboxSender<Order>]>,
     pub admission: Arc<Admission>,
     pub frontpage: Arc<Frontpage>,
@@ -67,12 +69,12 @@ impl Node {
         let wakers = wakers.map_err(system("cannot make an eventfd"))?;
         let inboxes: Vec<Inbox<Order>> = wakers.iter().map(|waker| Inbox::new(ORDERS_MAX, waker.clone())).collect();
         let orders = inboxes.iter().map(Inbox::sender).collect();
-        let (clients, store) = match plan.store {
+        let (clients, store, retention) = match plan.store {
             Some(store) => {
                 let running = start_store(store, &wakers).map_err(system("cannot start the store's threads"))?;
-                (running.clients.into_iter().map(Some).collect(), Some(running.threads))
+                (running.clients.into_iter().map(Some).collect(), Some(running.threads), Some(running.retention))
             }
-            None => (wakers.iter().map(|_| None).collect::<Vec<_>>(), None),
+            None => (wakers.iter().map(|_| None).collect::<Vec<_>>(), None, None),
         };
         let admission = Arc::new(Admission::new(plan.caps));
         let frontpage = Arc::new(Frontpage::new(shards, plan.registry));
@@ -104,7 +106,7 @@ impl Node {
                 driver: plan.driver.clone(),
             });
         }
-        Ok(Node { shards: shard::start(parts)?, store, orders, admission, frontpage, directory })
+        Ok(Node { shards: shard::start(parts)?, store, retention, orders, admission, frontpage, directory })
     }
 
     /// Lets clients in.

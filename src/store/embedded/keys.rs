@@ -87,6 +87,17 @@ pub fn hidden(user: &UserId, number: u64, seq: Seq) -> Slice {
     tagged(b'h', &[user.as_str().as_bytes(), &[0], &pair(number, seq)])
 }
 
+/// All of `hidden`.
+pub fn all_hidden() -> Slice {
+    tagged(b'h', &[])
+}
+
+/// The conversation number and `seq` in a key of `hidden`.
+pub fn hidden_place(key: &[u8]) -> Option<(u64, Seq)> {
+    let place = u128::from_be_bytes(*key.last_chunk::<16>()?);
+    Some(((place >> 64) as u64, Seq(place as u64)))
+}
+
 /// `last_seen`: by user.
 pub fn last_seen(user: &UserId) -> Slice {
     tagged(b'l', &[user.as_str().as_bytes()])

@@ -54,7 +54,7 @@ fn write(backend: &mut EmbeddedBackend, conversation: &ConversationId, from: u64
         draft.extra = Some(Box::new(MessageExtra { ext, ..MessageExtra::default() }));
         let mut outcomes = Vec::new();
         backend.commit(
-            &mut vec![Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0) }))],
+            &mut vec![Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0), repeat_only: false }))],
             &mut outcomes,
         );
         assert!(matches!(outcomes[0], Ok(Answer::Appended(_))), "{outcomes:?}");
@@ -228,7 +228,7 @@ fn a_failed_commit_under_a_key_leaves_a_store_that_works() {
     let draft = message(&one, Some("a"), Some("6"), 1_006);
     let mut outcomes = Vec::new();
     backend.commit(
-        &mut vec![Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0) }))],
+        &mut vec![Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0), repeat_only: false }))],
         &mut outcomes,
     );
     assert!(outcomes[0].is_err());

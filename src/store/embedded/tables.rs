@@ -11,7 +11,7 @@ use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Sn
 
 use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
 use super::keyring::{Keyring, NoKey};
-use super::keys;
+use super::{keys, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
 /// What is kept; `keys` says under which keys.
@@ -163,8 +163,9 @@ impl Tables {
             .worker_threads(1)
             .max_journaling_size(JOURNALS_BYTES_MAX)
             .with_compaction_filter_factories(Arc::new(move |name| {
-                let factory: Arc<dyn Factory> = Arc::new(Expiry { since: since.clone() });
-                (name == Table::FirstUses.name()).then_some(factory)
+                let since = (name == Table::FirstUses.name()).then(|| since.clone());
+                let factory: Arc<dyn Factory> = Arc::new(Expiry { since });
+                Some(factory)
             }))
             .open()?;
         let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
@@ -296,10 +297,12 @@ impl Look for Tables {
     }
 }
 
-/// Drops first uses that no longer count, whenever their table is rewritten anyway.
+/// Drops first uses that no longer count, whenever their table is rewritten anyway, and ends a rewriting that is not wanted any
+/// more.
 #[derive(Clone)]
 struct Expiry {
-    since: Arc<AtomicU64>,
+    /// Of the table of first uses.
+    since: Option<Arc<AtomicU64>>,
 }
 
 impl Factory for Expiry {
@@ -314,7 +317,11 @@ impl Factory for Expiry {
 
 impl CompactionFilter for Expiry {
     fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
-        let since = Millis(self.since.load(Ordering::Relaxed));
+        if rewrite::is_stopped() {
+            return Err(fjall::LsmError::Io(std::io::ErrorKind::Interrupted.into()));
+        }
+        let Some(since) = &self.since else { return Ok(Verdict::Keep) };
+        let since = Millis(since.load(Ordering::Relaxed));
         // What is damaged stays: whoever needs it is to be told.
         match FirstUse::decode(item.key(), &item.value()?) {
             Ok(first) if first.created_at < since => Ok(Verdict::Remove),

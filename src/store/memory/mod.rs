@@ -38,6 +38,8 @@ pub struct MemoryBackend {
     groups: Groups,
     /// The log at which pruning goes on.
     prune_at: usize,
+    /// First uses from before no longer count, whatever a write says.
+    first_uses_before: Option<Millis>,
 }
 
 impl MemoryBackend {
@@ -51,6 +53,7 @@ impl MemoryBackend {
             users: Users::new(hasher.clone()),
             groups: Groups::new(hasher.clone()),
             prune_at: 0,
+            first_uses_before: None,
             hasher,
         }
     }
@@ -74,6 +77,7 @@ impl MemoryBackend {
 
     fn append(&mut self, append: Append) -> Answer {
         let Append { mut message, dedupe_since, repeat_only, .. } = append;
+        let dedupe_since = self.first_uses_before.map_or(dedupe_since, |before| dedupe_since.min(before));
         if let Some(first) = self.duplicates.first_use(&message, dedupe_since) {
             return Answer::Duplicate {
                 message_id: first.id,
@@ -274,6 +278,12 @@ impl Backend for MemoryBackend {
                 Answer::LastSeen(users.iter().map(|user| (user.clone(), last_seen(user))).collect())
             }
         })
+    }
+
+    /// The next first use forgets those that no longer count; hidden marks are few and go with the process.
+    fn expire(&mut self, first_uses_before: Millis, _: usize) -> Result<usize, StoreFault> {
+        self.first_uses_before = Some(first_uses_before);
+        Ok(0)
     }
 
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
