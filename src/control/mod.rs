@@ -6,7 +6,10 @@
 
 mod access;
 mod answer;
+mod body;
+mod calls;
 mod listen;
+mod messages;
 mod openapi;
 mod operation;
 mod process;
@@ -22,16 +25,32 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::mesh::directory::Directory;
 use crate::metrics::Registry;
-use crate::types::{CloseCode, DeviceId, SessionAddress, UserId};
+use crate::types::call::AnswerTo;
+use crate::types::{Call, CloseCode, DeviceId, SessionAddress, UserId};
 
 use access::Access;
 
+/// What must exist before any shard takes a table of open files of its own: answers wake this runtime from the shards' threads,
+/// through a descriptor that they know under the same number only if it was open before.
+#[derive(Debug)]
+pub struct ControlRuntime(Runtime);
+
+impl ControlRuntime {
+    /// # Errors
+    /// When the system refuses its descriptors.
+    pub fn prepare() -> Result<ControlRuntime, ControlFault> {
+        Ok(ControlRuntime(tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?))
+    }
+}
+
 /// What the control plane is made of.
 pub struct ControlParts {
+    pub runtime: ControlRuntime,
     /// Bound already, so that a port in use is known before anything starts.
     pub listener: TcpListener,
     pub registry: Arc<Registry>,
@@ -48,6 +67,10 @@ pub struct ControlParts {
     pub durability: String,
     /// Hands a wish to the shards. Answers false when their queue is full: nothing was done, and the operator is told so.
     pub kick: Box<dyn Fn(KickTarget) -> bool + Send + Sync>,
+    /// Asks the shards something. Answers false when their queues are full: nothing was or will be done.
+    pub call: Box<dyn Fn(Call, AnswerTo) -> bool + Send + Sync>,
+    /// `limits.content_bytes`.
+    pub content_bytes_max: usize,
 }
 
 /// Whom to close.
@@ -146,9 +169,11 @@ pub fn spawn(parts: ControlParts) -> Result<ControlHandle, ControlFault> {
         node_id: parts.node_id,
         durability: parts.durability,
         kick: parts.kick,
+        call: parts.call,
+        content_bytes_max: parts.content_bytes_max,
         started: Instant::now(),
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let ControlRuntime(runtime) = parts.runtime;
     let (stop, stopped) = watch::channel(None);
     let listener = parts.listener;
     let thread = std::thread::Builder::new().name("corehub-control".to_owned()).spawn(move || {
@@ -168,5 +193,7 @@ struct State {
     node_id: String,
     durability: String,
     kick: Box<dyn Fn(KickTarget) -> bool + Send + Sync>,
+    call: Box<dyn Fn(Call, AnswerTo) -> bool + Send + Sync>,
+    content_bytes_max: usize,
     started: Instant,
 }

@@ -15,7 +15,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::access::API_KEY;
 use super::answer::RestFault;
 use super::listen::Peer;
-use super::{State as Shared, operation, sessions};
+use super::{State as Shared, messages, operation, sessions};
 use crate::types::ErrorName;
 
 /// Every route with what all requests pass.
@@ -31,6 +31,7 @@ pub(super) fn router(state: Arc<Shared>) -> Router {
         .route("/v1/connections", get(sessions::list))
         .route("/v1/connections/{id}", delete(sessions::close))
         .route("/v1/users/{id}/kick", post(sessions::kick))
+        .route("/v1/messages", post(messages::post))
         .fallback(|| async { RestFault::no_such_path() })
         .method_not_allowed_fallback(|| async { RestFault::wrong_method() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use base64::Engine;
@@ -15,7 +14,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::RestFault;
-use super::{KickTarget, State as Shared, routes};
+use super::body::{self, Body, PathId};
+use super::{KickTarget, State as Shared};
 use crate::mesh::directory::{ConnectionId, Cursor, Directory, Entry};
 use crate::types::{CloseCode, DeviceId, ErrorName, Millis, UserId};
 
@@ -33,7 +33,7 @@ pub(super) struct ListQuery {
 pub(super) async fn list(State(state): State<Arc<Shared>>, query: Result<Query<ListQuery>, QueryRejection>) -> Answer {
     let query = list_query(query)?;
     let limit = limit(query.limit.as_deref())?;
-    let user = query.user.as_deref().map(user_id).transpose()?;
+    let user = query.user.as_deref().map(|user| body::named(user, "the user id", UserId::new)).transpose()?;
     let from = match &query.cursor {
         None => Cursor::default(),
         Some(text) => u64::from_str_radix(text, 16).map(Cursor).map_err(|_| bad_cursor())?,
@@ -85,11 +85,8 @@ pub(super) async fn online(State(state): State<Arc<Shared>>, query: Result<Query
 }
 
 /// `DELETE /v1/connections/{id}`: asks the home shard to close it with 4011; answered before it is closed.
-pub(super) async fn close(
-    State(state): State<Arc<Shared>>,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<(StatusCode, Json<Value>), RestFault> {
-    let Path(id) = id.map_err(|_| bad_path())?;
+pub(super) async fn close(State(state): State<Arc<Shared>>, id: PathId) -> Result<(StatusCode, Json<Value>), RestFault> {
+    let Path(id) = id.map_err(|_| body::bad_path())?;
     let entry = ConnectionId::parse(&id).and_then(|id| state.directory.get(id));
     let entry = entry.ok_or(RestFault::no_such_connection("there is no such connection (any more)"))?;
     ask(&state, KickTarget::Session { address: entry.address(), close: CloseCode::Kicked })?;
@@ -108,12 +105,11 @@ struct KickBody {
 /// closed, with how many there were.
 pub(super) async fn kick(
     State(state): State<Arc<Shared>>,
-    id: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    id: PathId,
+    body: Body,
 ) -> Result<(StatusCode, Json<Value>), RestFault> {
-    let Path(id) = id.map_err(|_| bad_path())?;
-    let user = user_id(&id)?;
-    let body = match body.map_err(bad_body)? {
+    let user = body::path_id(id, "the user id", UserId::new)?;
+    let body = match body::bytes(body)? {
         empty if empty.is_empty() => KickBody::default(),
         text => serde_json::from_slice(&text).map_err(|_| RestFault::bad_request("the body is not {\"device_id\": \"...\"}"))?,
     };
@@ -206,23 +202,8 @@ fn read_user_cursor(text: &str) -> Result<UserId, RestFault> {
     UserId::new(text).map_err(|_| bad_cursor())
 }
 
-fn user_id(text: &str) -> Result<UserId, RestFault> {
-    UserId::new(text).map_err(|fault| RestFault::bad_request(format!("the user id {fault}")))
-}
-
 fn bad_cursor() -> RestFault {
     RestFault::bad_request("cursor must be what next was in the page before")
-}
-
-fn bad_path() -> RestFault {
-    RestFault::bad_request("the id in the path is not percent-encoded UTF-8")
-}
-
-fn bad_body(rejection: BytesRejection) -> RestFault {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => routes::too_large(),
-        _ => RestFault::bad_request("the body did not arrive whole"),
-    }
 }
 
 const LIMIT_DEFAULT: usize = 50;

@@ -3,17 +3,20 @@
 //! Never touches a message. Lives on the main thread, which waits here for signals and for threads that end.
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 
 use crate::config::{Config, ConfigErrors, Limits, Status, StoreKind};
-use crate::control::{self, ControlHandle, ControlParts, KickTarget, Phase, Readiness};
+use crate::control::{self, ControlHandle, ControlParts, ControlRuntime, KickTarget, Phase, Readiness};
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
 use crate::shard::{self, DriverSettings, Order};
 use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend};
+use crate::types::Call;
+use crate::types::call::AnswerTo;
 use crate::types::envelope::Body;
 
 use super::signals::{Wish, wishes};
@@ -31,6 +34,7 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
     let admin = bind_admin(&config)?;
     let registry = Arc::new(Registry::new(usize::from(limits.shards)));
     let counts = Arc::new(Mutex::new(StoreCounts::default()));
+    let runtime = ControlRuntime::prepare()?;
     let node = Node::start(Plan {
         listeners,
         pin: limits.pin,
@@ -44,7 +48,7 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
         store: Some(store(&config, &limits, &counts)?),
     })?;
     let readiness = Arc::new(Readiness::new(Phase::Starting));
-    let control = start_control(&config, &node, admin, registry.clone(), readiness.clone())?;
+    let control = start_control(&config, &limits, &node, runtime, admin, registry.clone(), readiness.clone())?;
     node.open();
     readiness.set(Phase::Ready);
     let ready = Ready { client, admin: control.address() };
@@ -162,13 +166,17 @@ fn bind_admin(config: &Config) -> Result<TcpListener, ServeError> {
 
 fn start_control(
     config: &Config,
+    limits: &Limits,
     node: &Node,
+    runtime: ControlRuntime,
     listener: TcpListener,
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
 ) -> Result<ControlHandle, ServeError> {
-    let orders = node.orders.clone();
+    let (orders, callers) = (node.orders.clone(), node.orders.clone());
+    let next = AtomicUsize::new(0);
     Ok(control::spawn(ControlParts {
+        runtime,
         listener,
         registry,
         directory: node.directory.clone(),
@@ -179,6 +187,8 @@ fn start_control(
         node_id: config.server.node_id.clone(),
         durability: resolve::durability(config).to_owned(),
         kick: Box::new(move |target| kick(&orders, target)),
+        call: Box::new(move |question, answer| call(&callers, next.fetch_add(1, Ordering::Relaxed), question, answer)),
+        content_bytes_max: limits.engine.content_bytes_max,
     })?)
 }
 
@@ -189,6 +199,18 @@ fn kick(orders: &[InboxSender<Order>], target: KickTarget) -> bool {
         KickTarget::Session { address, close } => (address.shard.index(), Body::KickSession { address, close }),
     };
     orders.get(shard).is_some_and(|sender| sender.try_send(Order::Operator(Box::new(body))).is_ok())
+}
+
+/// Hands a call to the shard whose turn it is, or to the next one that has room.
+fn call(orders: &[InboxSender<Order>], from: usize, call: Call, answer: AnswerTo) -> bool {
+    let mut order = Order::Call { call: Box::new(call), answer };
+    for step in 0..orders.len() {
+        match orders[(from + step) % orders.len()].try_send(order) {
+            Ok(()) => return true,
+            Err(back) => order = back,
+        }
+    }
+    false
 }
 
 fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>) -> Result<StorePlan, ServeError> {

@@ -7,43 +7,32 @@ use super::delivery::drop_out;
 use crate::at_shards;
 use crate::support::{Client, eventually};
 
-at_shards!(
-    #[ignore = "needs REST verbs that the admin port does not have yet"]
-    a_program_sends_as_a_user,
-    |server| {
-        let mut alice = Client::connect(server, "alice");
-        let mut bob = Client::connect(server, "bob");
-        let body = json!({"sender_id": "alice", "to_user_id": "bob", "content": "by program", "message_id": "r1"});
-        let sent = server.rest_ok("POST", "/v1/messages", Some(body.clone()));
-        assert_eq!(
-            (&sent["conversation_id"], &sent["seq"], &sent["duplicate"]),
-            (&json!("p:alice:bob"), &json!(1), &json!(false))
-        );
-        for client in [&mut alice, &mut bob] {
-            let message = client.expect("new_message");
-            assert_eq!((&message["message_id"], &message["content"]), (&sent["message_id"], &json!("by program")));
-            assert_eq!((&message["sender_id"], &message["created_at"]), (&json!("alice"), &sent["created_at"]));
-        }
-        let again = server.rest_ok("POST", "/v1/messages", Some(body));
-        assert_eq!((&again["duplicate"], &again["message_id"]), (&json!(true), &sent["message_id"]));
-        bob.expect_none("new_message");
+at_shards!(a_program_sends_as_a_user, |server| {
+    let mut alice = Client::connect(server, "alice");
+    let mut bob = Client::connect(server, "bob");
+    let body = json!({"sender_id": "alice", "to_user_id": "bob", "content": "by program", "message_id": "r1"});
+    let sent = server.rest_ok("POST", "/v1/messages", Some(body.clone()));
+    assert_eq!((&sent["conversation_id"], &sent["seq"], &sent["duplicate"]), (&json!("p:alice:bob"), &json!(1), &json!(false)));
+    for client in [&mut alice, &mut bob] {
+        let message = client.expect("new_message");
+        assert_eq!((&message["message_id"], &message["content"]), (&sent["message_id"], &json!("by program")));
+        assert_eq!((&message["sender_id"], &message["created_at"]), (&json!("alice"), &sent["created_at"]));
     }
-);
+    let again = server.rest_ok("POST", "/v1/messages", Some(body));
+    assert_eq!((&again["duplicate"], &again["message_id"]), (&json!(true), &sent["message_id"]));
+    bob.expect_none("new_message");
+});
 
-at_shards!(
-    #[ignore = "needs REST verbs that the admin port does not have yet"]
-    a_program_notifies_as_the_system,
-    |server| {
-        let mut bob = Client::connect(server, "bob");
-        let body = json!({"to_user_id": "bob", "kind": "friend_request", "content": {"from": "alice"}});
-        let sent = server.rest_ok("POST", "/v1/messages", Some(body));
-        assert_eq!(sent["conversation_id"], "s:bob");
-        let notification = bob.expect("notification");
-        assert_eq!((&notification["kind"], &notification["seq"]), (&json!("friend_request"), &json!(1)));
-        assert_eq!((&notification["conversation_id"], &notification["content"]), (&json!("s:bob"), &json!({"from": "alice"})));
-        assert_eq!(bob.ask("get_unread", json!({}))["total"], 1, "notifications are unread");
-    }
-);
+at_shards!(a_program_notifies_as_the_system, |server| {
+    let mut bob = Client::connect(server, "bob");
+    let body = json!({"to_user_id": "bob", "kind": "friend_request", "content": {"from": "alice"}});
+    let sent = server.rest_ok("POST", "/v1/messages", Some(body));
+    assert_eq!(sent["conversation_id"], "s:bob");
+    let notification = bob.expect("notification");
+    assert_eq!((&notification["kind"], &notification["seq"]), (&json!("friend_request"), &json!(1)));
+    assert_eq!((&notification["conversation_id"], &notification["content"]), (&json!("s:bob"), &json!({"from": "alice"})));
+    assert_eq!(bob.ask("get_unread", json!({}))["total"], 1, "notifications are unread");
+});
 
 at_shards!(
     #[ignore = "needs REST verbs that the admin port does not have yet"]
@@ -63,25 +52,21 @@ at_shards!(
     }
 );
 
-at_shards!(
-    #[ignore = "needs REST verbs that the admin port does not have yet"]
-    what_cannot_be_sent_is_refused,
-    |server| {
-        for body in [
-            json!({}),
-            json!({"content": "x"}),
-            json!({"to_user_id": "bob"}),
-            json!({"to_user_id": "bob", "group_id": "g", "sender_id": "a", "content": "x"}),
-            json!({"sender_id": "alice", "to_user_id": "", "content": "x"}),
-            json!({"sender_id": "alice", "to_user_id": "bob", "content": 7}),
-        ] {
-            let response = server.rest("POST", "/v1/messages", Some(body.clone()));
-            assert_eq!((response.status, response.error_name().as_str()), (400, "BAD_REQUEST"), "{body}");
-        }
-        let response = server.rest("POST", "/v1/messages", Some(json!({"sender_id": "a", "group_id": "none", "content": "x"})));
-        assert_eq!((response.status, response.error_name().as_str()), (404, "NO_SUCH_GROUP"));
+at_shards!(what_cannot_be_sent_is_refused, |server| {
+    for body in [
+        json!({}),
+        json!({"content": "x"}),
+        json!({"to_user_id": "bob"}),
+        json!({"to_user_id": "bob", "group_id": "g", "sender_id": "a", "content": "x"}),
+        json!({"sender_id": "alice", "to_user_id": "", "content": "x"}),
+        json!({"sender_id": "alice", "to_user_id": "bob", "content": 7}),
+    ] {
+        let response = server.rest("POST", "/v1/messages", Some(body.clone()));
+        assert_eq!((response.status, response.error_name().as_str()), (400, "BAD_REQUEST"), "{body}");
     }
-);
+    let response = server.rest("POST", "/v1/messages", Some(json!({"sender_id": "a", "group_id": "none", "content": "x"})));
+    assert_eq!((response.status, response.error_name().as_str()), (404, "NO_SUCH_GROUP"));
+});
 
 at_shards!(
     #[ignore = "needs REST verbs that the admin port does not have yet"]
