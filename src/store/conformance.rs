@@ -1,5 +1,7 @@
 //! Owns what every backend must do: one suite, run unchanged on each of them. Never looks inside a backend.
 
+mod listings;
+
 use std::sync::Arc;
 
 use super::backend::{Backend, Outcome};
@@ -40,6 +42,9 @@ const PARTS: &[Part] = &[
     ("delivery state is monotone per device", deliveries),
     ("a device is known once it was", devices),
     ("last seen is kept per user", last_seen),
+    ("everyone who was ever seen is listed once", listings::users_listed),
+    ("groups are listed by id", listings::groups_listed),
+    ("notes are kept by name", listings::notes),
     ("retention leaves the end where it is", prune),
     ("content survives unchanged", content),
     ("summaries are paged, newest first", summaries),

@@ -200,6 +200,16 @@ pub fn decode_conversation_id(key: &[u8], bytes: &[u8]) -> Result<ConversationId
     ConversationId::parse(Reader::unseal(key, bytes)?.text()?).map_err(|_| Damaged)
 }
 
+pub fn encode_text(text: &str, key: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::new(text.len() + 8);
+    writer.text(text);
+    writer.seal(key)
+}
+
+pub fn decode_text(key: &[u8], bytes: &[u8]) -> Result<String, Damaged> {
+    Ok(Reader::unseal(key, bytes)?.text()?.to_owned())
+}
+
 /// A message without its conversation and `seq`, which its key says.
 pub fn encode_message(message: &Message, key: &[u8]) -> Vec<u8> {
     let mut writer = Writer::new(96 + message.content.as_str().len());
