@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::types::ErrorName;
 use crate::types::outcome::Fault;
@@ -51,6 +51,22 @@ impl RestFault {
     #[cfg(test)]
     pub(super) fn message(&self) -> &str {
         &self.message
+    }
+}
+
+/// One page of a list.
+pub(super) fn page(name: &str, items: Vec<Value>, next: Option<String>) -> Value {
+    let mut page = json!({"has_more": next.is_some()});
+    page[name] = Value::Array(items);
+    if let Some(next) = next {
+        page["next"] = Value::String(next);
+    }
+    page
+}
+
+impl From<ErrorName> for RestFault {
+    fn from(name: ErrorName) -> RestFault {
+        RestFault::new(name, name.text())
     }
 }
 

@@ -1,8 +1,8 @@
 //! Owns reading what requests carry: bodies, and identifiers in paths and queries. Never decides what they mean.
 
 use axum::body::Bytes;
-use axum::extract::Path;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use serde::Deserialize;
 
@@ -16,6 +16,15 @@ use crate::wire::frame::cut;
 pub(super) type Body = Result<Bytes, BytesRejection>;
 /// The one identifier of a path.
 pub(super) type PathId = Result<Path<String>, PathRejection>;
+
+/// What a query asks with, or why it cannot be read.
+pub(super) type QueryOf<T> = Result<Query<T>, QueryRejection>;
+
+/// The members of a query; those that are not known are ignored.
+pub(super) fn query<T>(query: QueryOf<T>) -> Result<T, RestFault> {
+    let Query(query) = query.map_err(|_| RestFault::bad_request("the query is broken, or names something twice"))?;
+    Ok(query)
+}
 
 /// The bytes of a body.
 pub(super) fn bytes(body: Body) -> Result<Bytes, RestFault> {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::State as Shared;
 use super::answer::RestFault;
 use crate::types::call::AnswerTo;
-use crate::types::push::SentAck;
+use crate::types::push::{PresenceEntry, SentAck};
 use crate::types::{Call, ErrorName, Push};
 use crate::wire::json::JsonEncoder;
 
@@ -47,6 +47,12 @@ pub(super) async fn send(state: &Shared, request: Call) -> Result<SentAck, RestF
 pub(super) fn as_data(push: &Push) -> Response {
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     (kind, JsonEncoder::new().data(push)).into_response()
+}
+
+/// One user's presence, as a response.
+pub(super) fn as_entry(entry: &PresenceEntry) -> Response {
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (kind, JsonEncoder::new().presence(entry)).into_response()
 }
 
 /// What is said of a message that is durable.

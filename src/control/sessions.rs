@@ -5,16 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::RestFault;
-use super::body::{self, Body, PathId};
+use super::answer::{RestFault, page};
+use super::body::{self, Body, PathId, QueryOf};
 use super::{KickTarget, State as Shared};
 use crate::mesh::directory::{ConnectionId, Cursor, Directory, Entry};
 use crate::types::{CloseCode, DeviceId, ErrorName, Millis, UserId};
@@ -24,14 +23,14 @@ type Answer = Result<Json<Value>, RestFault>;
 /// What lists may be asked with; other members of the query are ignored.
 #[derive(Debug, Deserialize)]
 pub(super) struct ListQuery {
-    user: Option<String>,
-    limit: Option<String>,
-    cursor: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) limit: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 /// `GET /v1/connections?user=&limit=&cursor=`, in no promised order.
-pub(super) async fn list(State(state): State<Arc<Shared>>, query: Result<Query<ListQuery>, QueryRejection>) -> Answer {
-    let query = list_query(query)?;
+pub(super) async fn list(State(state): State<Arc<Shared>>, query: QueryOf<ListQuery>) -> Answer {
+    let query = body::query(query)?;
     let limit = limit(query.limit.as_deref())?;
     let user = query.user.as_deref().map(|user| body::named(user, "the user id", UserId::new)).transpose()?;
     let from = match &query.cursor {
@@ -54,8 +53,8 @@ pub(super) async fn list(State(state): State<Arc<Shared>>, query: Result<Query<L
 ///
 /// Each page walks the whole directory and keeps only the users of the page: memory is bounded by `limit`, and nothing is
 /// remembered between pages.
-pub(super) async fn online(State(state): State<Arc<Shared>>, query: Result<Query<ListQuery>, QueryRejection>) -> Answer {
-    let query = list_query(query)?;
+pub(super) async fn online(State(state): State<Arc<Shared>>, query: QueryOf<ListQuery>) -> Answer {
+    let query = body::query(query)?;
     let limit = limit(query.limit.as_deref())?;
     let after = query.cursor.as_deref().map(read_user_cursor).transpose()?;
     let mut users: BTreeMap<UserId, (BTreeSet<DeviceId>, Millis)> = BTreeMap::new();
@@ -173,22 +172,8 @@ fn online_users(users: &BTreeMap<UserId, (BTreeSet<DeviceId>, Millis)>) -> Vec<V
         .collect()
 }
 
-fn page(name: &str, items: Vec<Value>, next: Option<String>) -> Value {
-    let mut page = json!({"has_more": next.is_some()});
-    page[name] = Value::Array(items);
-    if let Some(next) = next {
-        page["next"] = Value::String(next);
-    }
-    page
-}
-
-fn list_query(query: Result<Query<ListQuery>, QueryRejection>) -> Result<ListQuery, RestFault> {
-    let Query(query) = query.map_err(|_| RestFault::bad_request("the query is broken, or names something twice"))?;
-    Ok(query)
-}
-
 /// 1 and up; more than the most that is given is taken for that.
-fn limit(text: Option<&str>) -> Result<usize, RestFault> {
+pub(super) fn limit(text: Option<&str>) -> Result<usize, RestFault> {
     match text.map(str::parse::<u64>) {
         None => Ok(LIMIT_DEFAULT),
         Some(Ok(limit)) if limit > 0 => Ok(usize::try_from(limit).unwrap_or(LIMIT_MAX).min(LIMIT_MAX)),
@@ -202,7 +187,7 @@ fn read_user_cursor(text: &str) -> Result<UserId, RestFault> {
     UserId::new(text).map_err(|_| bad_cursor())
 }
 
-fn bad_cursor() -> RestFault {
+pub(super) fn bad_cursor() -> RestFault {
     RestFault::bad_request("cursor must be what next was in the page before")
 }
 

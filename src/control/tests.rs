@@ -59,6 +59,7 @@ impl Fixture {
             node_id: "node-7".to_owned(),
             durability: "commit".to_owned(),
             call: Box::new(|_, _| false),
+            store: None,
             content_bytes_max: 1 << 20,
             kick: Box::new({
                 let (kicked, queue_full) = (kicked.clone(), queue_full.clone());
@@ -465,6 +466,7 @@ fn an_empty_key_is_no_key() {
         durability: String::new(),
         kick: Box::new(|_| true),
         call: Box::new(|_, _| false),
+        store: None,
         content_bytes_max: 0,
     };
     assert!(matches!(spawn(parts), Err(ControlFault::EmptyKey)));

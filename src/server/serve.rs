@@ -14,7 +14,7 @@ use crate::control::{self, ControlHandle, ControlParts, ControlRuntime, KickTarg
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
 use crate::shard::{self, DriverSettings, Order};
-use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend};
+use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend, Wake};
 use crate::types::Call;
 use crate::types::call::AnswerTo;
 use crate::types::envelope::Body;
@@ -35,7 +35,7 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
     let registry = Arc::new(Registry::new(usize::from(limits.shards)));
     let counts = Arc::new(Mutex::new(StoreCounts::default()));
     let runtime = ControlRuntime::prepare()?;
-    let node = Node::start(Plan {
+    let mut node = Node::start(Plan {
         listeners,
         pin: limits.pin,
         mesh_capacity: limits.mesh_capacity,
@@ -45,10 +45,10 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
         verifier: Arc::new(resolve::verifier(&config)?),
         caps: resolve::caps(&limits),
         registry: registry.clone(),
-        store: Some(store(&config, &limits, &counts)?),
+        store: Some(store(&config, &limits, &counts, runtime.wake())?),
     })?;
     let readiness = Arc::new(Readiness::new(Phase::Starting));
-    let control = start_control(&config, &limits, &node, runtime, admin, registry.clone(), readiness.clone())?;
+    let control = start_control(&config, &limits, &mut node, runtime, admin, registry.clone(), readiness.clone())?;
     node.open();
     readiness.set(Phase::Ready);
     let ready = Ready { client, admin: control.address() };
@@ -58,9 +58,7 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
     let failed = wait(&wishes, &node, || reload(&config, &options.reload), || publish(&counts, &registry));
     readiness.set(Phase::Draining);
     let exit = if failed { ExitKind::Done } else { drain(&wishes, &node, limits.drain_deadline_ms) };
-    let ended = end(node);
-    control.stop(CONTROL_DEADLINE);
-    ended.map(|()| exit)
+    end(node, control).map(|()| exit)
 }
 
 /// Returns when the server is to stop; true when that is because a part of it has ended by itself.
@@ -142,9 +140,12 @@ fn drain(wishes: &Receiver<Wish>, node: &Node, deadline_ms: u64) -> ExitKind {
     ExitKind::Done
 }
 
-/// Ends shards, then the store, which finishes what it was asked; a store that hangs is not waited for without end.
-fn end(node: Node) -> Result<(), ServeError> {
-    let Some(store) = node.stop()? else { return Ok(()) };
+/// Ends shards and control, then the store, which finishes what it was asked; a store that hangs is not waited for without end.
+fn end(node: Node, control: ControlHandle) -> Result<(), ServeError> {
+    let stopped = node.stop();
+    // It is a client of the store, which waits for all of them.
+    control.stop(CONTROL_DEADLINE);
+    let Some(store) = stopped? else { return Ok(()) };
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let wait = move || {
         // Nobody may be listening any more.
@@ -167,7 +168,7 @@ fn bind_admin(config: &Config) -> Result<TcpListener, ServeError> {
 fn start_control(
     config: &Config,
     limits: &Limits,
-    node: &Node,
+    node: &mut Node,
     runtime: ControlRuntime,
     listener: TcpListener,
     registry: Arc<Registry>,
@@ -188,6 +189,7 @@ fn start_control(
         durability: resolve::durability(config).to_owned(),
         kick: Box::new(move |target| kick(&orders, target)),
         call: Box::new(move |question, answer| call(&callers, next.fetch_add(1, Ordering::Relaxed), question, answer)),
+        store: node.other_client.take(),
         content_bytes_max: limits.engine.content_bytes_max,
     })?)
 }
@@ -213,7 +215,7 @@ fn call(orders: &[InboxSender<Order>], from: usize, call: Call, answer: AnswerTo
     false
 }
 
-fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>) -> Result<StorePlan, ServeError> {
+fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>, other: Wake) -> Result<StorePlan, ServeError> {
     let backend: Box<dyn Backend> = match config.store.kind {
         StoreKind::Memory => Box::new(MemoryBackend::new(random())),
         StoreKind::Embedded => Box::new(EmbeddedBackend::open(resolve::embedded(config))?),
@@ -231,7 +233,7 @@ fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>) -> 
         counts.metrics.batch_messages.record_items(sample.served.writes as u64);
         counts.fresh = true;
     };
-    Ok(StorePlan { backend, settings: resolve::store(limits), observer: Box::new(observer) })
+    Ok(StorePlan { backend, settings: resolve::store(limits), observer: Box::new(observer), other })
 }
 
 /// A connection more makes a drain this much longer: a thousand are closed per second.

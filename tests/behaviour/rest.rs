@@ -68,61 +68,53 @@ at_shards!(what_cannot_be_sent_is_refused, |server| {
     assert_eq!((response.status, response.error_name().as_str()), (404, "NO_SUCH_GROUP"));
 });
 
-at_shards!(
-    #[ignore = "needs REST verbs that the admin port does not have yet"]
-    groups_are_made_changed_and_deleted,
-    |server| {
-        let mut bob = Client::connect(server, "bob");
-        let body = json!({"group_id": "team", "name": "Team", "owner_id": "alice", "members": ["bob"]});
-        assert_eq!(server.rest_ok("POST", "/v1/groups", Some(body.clone()))["group_id"], "team");
-        assert_eq!(server.rest("POST", "/v1/groups", Some(body)).error_name(), "ALREADY_EXISTS");
-        assert_eq!(bob.expect("notification")["content"]["group_id"], "team");
-        let group = server.rest_ok("GET", "/v1/groups/team", None);
-        assert_eq!((&group["group_id"], &group["name"]), (&json!("team"), &json!("Team")));
+at_shards!(groups_are_made_changed_and_deleted, |server| {
+    let mut bob = Client::connect(server, "bob");
+    let body = json!({"group_id": "team", "name": "Team", "owner_id": "alice", "members": ["bob"]});
+    assert_eq!(server.rest_ok("POST", "/v1/groups", Some(body.clone()))["group_id"], "team");
+    assert_eq!(server.rest("POST", "/v1/groups", Some(body)).error_name(), "ALREADY_EXISTS");
+    assert_eq!(bob.expect("notification")["content"]["group_id"], "team");
+    let group = server.rest_ok("GET", "/v1/groups/team", None);
+    assert_eq!((&group["group_id"], &group["name"]), (&json!("team"), &json!("Team")));
 
-        server.rest_ok("POST", "/v1/groups/team/members", Some(json!({"user_ids": ["carol", "dave"]})));
-        server.rest_ok("PUT", "/v1/groups/team/members/carol", Some(json!({"role": "admin"})));
-        assert_eq!(
-            roles(&pages(server, "/v1/groups/team/members?limit=2", "members")),
-            [("alice", "owner"), ("bob", "member"), ("carol", "admin"), ("dave", "member"),]
-        );
-        assert!(server.rest("DELETE", "/v1/groups/team/members/dave", None).status < 300);
-        assert!(server.rest("DELETE", "/v1/groups/team/members", Some(json!({"user_ids": ["carol"]}))).status < 300);
-        assert_eq!(roles(&pages(server, "/v1/groups/team/members?limit=9", "members")), [("alice", "owner"), ("bob", "member")]);
-        assert!(server.rest("DELETE", "/v1/groups/team", None).status < 300);
-        assert_eq!(server.rest("GET", "/v1/groups/team", None).error_name(), "NO_SUCH_GROUP");
-        bob.ask_refused("NO_SUCH_GROUP", "join_group", json!({"group_id": "team"}));
-    }
-);
+    server.rest_ok("POST", "/v1/groups/team/members", Some(json!({"user_ids": ["carol", "dave"]})));
+    server.rest_ok("PUT", "/v1/groups/team/members/carol", Some(json!({"role": "admin"})));
+    assert_eq!(
+        roles(&pages(server, "/v1/groups/team/members?limit=2", "members")),
+        [("alice", "owner"), ("bob", "member"), ("carol", "admin"), ("dave", "member"),]
+    );
+    assert!(server.rest("DELETE", "/v1/groups/team/members/dave", None).status < 300);
+    assert!(server.rest("DELETE", "/v1/groups/team/members", Some(json!({"user_ids": ["carol"]}))).status < 300);
+    assert_eq!(roles(&pages(server, "/v1/groups/team/members?limit=9", "members")), [("alice", "owner"), ("bob", "member")]);
+    assert!(server.rest("DELETE", "/v1/groups/team", None).status < 300);
+    assert_eq!(server.rest("GET", "/v1/groups/team", None).error_name(), "NO_SUCH_GROUP");
+    bob.ask_refused("NO_SUCH_GROUP", "join_group", json!({"group_id": "team"}));
+});
 
-at_shards!(
-    #[ignore = "needs REST verbs that the admin port does not have yet"]
-    what_users_would_find_can_be_looked_up,
-    |server| {
-        drop_out(server, "bob");
-        let mut alice = Client::connect(server, "alice");
-        for index in 1..=5 {
-            alice.tell("bob", &format!("m{index}"));
-        }
-        let presence = server.rest_ok("GET", "/v1/users/alice/presence", None);
-        assert_eq!((&presence["status"], &presence["devices"]), (&json!("online"), &json!(1)), "{presence}");
-        let unread = server.rest_ok("GET", "/v1/users/bob/unread", None);
-        assert_eq!((&unread["total"], &unread["conversations"][0]["unread"]), (&json!(5), &json!(5)));
-        let conversations = server.rest_ok("GET", "/v1/users/bob/conversations", None);
-        assert_eq!(conversations["conversations"][0]["conversation_id"], "p:alice:bob");
-        for path in ["/v1/users/bob/offline?limit=2", "/v1/conversations/p:alice:bob/messages?after_seq=0&limit=2"] {
-            let seqs: Vec<Value> = pages(server, path, "messages").iter().map(|message| message["seq"].clone()).collect();
-            assert_eq!(seqs, [1, 2, 3, 4, 5], "{path}");
-        }
-        let newest = server.rest_ok("GET", "/v1/conversations/p%3Aalice%3Abob/messages?limit=2", None);
-        assert_eq!((&newest["messages"][0]["seq"], &newest["has_more"]), (&json!(4), &json!(true)));
-        Client::connect(server, "bob").leave();
-        eventually("nothing is left to be pushed", || {
-            let offline = server.rest_ok("GET", "/v1/users/bob/offline", None);
-            (offline["messages"] == json!([])).then_some(())
-        });
+at_shards!(what_users_would_find_can_be_looked_up, |server| {
+    drop_out(server, "bob");
+    let mut alice = Client::connect(server, "alice");
+    for index in 1..=5 {
+        alice.tell("bob", &format!("m{index}"));
     }
-);
+    let presence = server.rest_ok("GET", "/v1/users/alice/presence", None);
+    assert_eq!((&presence["status"], &presence["devices"]), (&json!("online"), &json!(1)), "{presence}");
+    let unread = server.rest_ok("GET", "/v1/users/bob/unread", None);
+    assert_eq!((&unread["total"], &unread["conversations"][0]["unread"]), (&json!(5), &json!(5)));
+    let conversations = server.rest_ok("GET", "/v1/users/bob/conversations", None);
+    assert_eq!(conversations["conversations"][0]["conversation_id"], "p:alice:bob");
+    for path in ["/v1/users/bob/offline?limit=2", "/v1/conversations/p:alice:bob/messages?after_seq=0&limit=2"] {
+        let seqs: Vec<Value> = pages(server, path, "messages").iter().map(|message| message["seq"].clone()).collect();
+        assert_eq!(seqs, [1, 2, 3, 4, 5], "{path}");
+    }
+    let newest = server.rest_ok("GET", "/v1/conversations/p%3Aalice%3Abob/messages?limit=2", None);
+    assert_eq!((&newest["messages"][0]["seq"], &newest["has_more"]), (&json!(4), &json!(true)));
+    Client::connect(server, "bob").leave();
+    eventually("nothing is left to be pushed", || {
+        let offline = server.rest_ok("GET", "/v1/users/bob/offline", None);
+        (offline["messages"] == json!([])).then_some(())
+    });
+});
 
 fn roles(members: &[Value]) -> Vec<(&str, &str)> {
     let mut roles: Vec<(&str, &str)> = members
