@@ -1,5 +1,7 @@
 //! Owns what every backend must do: one suite, run unchanged on each of them. Never looks inside a backend.
 
+mod listings;
+
 use std::sync::Arc;
 
 use super::backend::{Backend, Outcome};
@@ -41,6 +43,9 @@ const PARTS: &[Part] = &[
     ("a device is known once it was", devices),
     ("last seen is kept per user", last_seen),
     ("contacts share a conversation", contacts),
+    ("everyone who was ever seen is listed once", listings::users_listed),
+    ("groups are listed by id", listings::groups_listed),
+    ("notes are kept by name", listings::notes),
     ("retention leaves the end where it is", prune),
     ("retention takes what belongs to a message with it", prune_leaves_nothing),
     ("the window of client ids is the store's to close", expire),

@@ -31,11 +31,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use fjall::PersistMode;
+use fjall::{PersistMode, Slice};
 
 use super::backend::{Backend, Outcome, ReadSide};
-use crate::types::Millis;
 use crate::types::storage::{Answer, Read, StoreFault, Write};
+use crate::types::{Millis, UserId};
 
 use draft::Ledger;
 use journal::{Keep, MARK, Mark};
@@ -147,6 +147,7 @@ impl EmbeddedBackend {
         let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All)?;
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
         let seed = seed(&tables).map_err(trouble)?;
+        know_users(&tables).map_err(trouble)?;
         let ledger = Ledger::load(&tables, seed).map_err(trouble)?;
         let shared = Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) };
         Ok(EmbeddedBackend {
@@ -321,6 +322,33 @@ fn seed(tables: &Tables) -> Result<u64, Trouble> {
     Ok(seed)
 }
 
+/// Lists the users of a folder that was made before they were listed; once.
+fn know_users(tables: &Tables) -> Result<(), Trouble> {
+    if tables.get(Space::Meta, USERS)?.is_some() {
+        return Ok(());
+    }
+    let listed = tables.keyspace(Space::Users);
+    let ids = [
+        (Space::Rows, Slice::from(b""), false),
+        (Space::Devices, keys::tag(b'd'), true),
+        (Space::LastSeen, keys::tag(b'l'), true),
+    ];
+    for (space, prefix, tagged) in ids {
+        let mut last = None;
+        for guard in tables.prefix(space, prefix) {
+            let key = guard.key()?;
+            let Some(user) = keys::first_id(&key, tagged).and_then(|id| UserId::new(id).ok()) else { continue };
+            if last.as_ref() != Some(&user) {
+                listed.insert(keys::user(&user), b"")?;
+                last = Some(user);
+            }
+        }
+    }
+    tables.keyspace(Space::Meta).insert(USERS, codec::encode_numbers([1], USERS))?;
+    tables.database().persist(PersistMode::SyncAll)?;
+    Ok(())
+}
+
 /// The database may meet a damaged table with a panic; that is to end one answer, not the thread.
 fn guarded(answer: impl FnOnce() -> Result<Answer, Trouble>) -> Outcome {
     match catch_unwind(AssertUnwindSafe(answer)) {
@@ -429,6 +457,8 @@ impl Drop for EmbeddedBackend {
 }
 
 const SEED: &[u8] = b"m\x01seed";
+/// Present when all users are listed.
+const USERS: &[u8] = b"m\x01users";
 const CACHE_BYTES: u64 = 32 << 20;
 const WRITE_BUFFER_BYTES: u64 = 32 << 20;
 /// How often a failed database is tried again.

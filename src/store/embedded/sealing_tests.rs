@@ -54,7 +54,12 @@ fn write(backend: &mut EmbeddedBackend, conversation: &ConversationId, from: u64
         draft.extra = Some(Box::new(MessageExtra { ext, ..MessageExtra::default() }));
         let mut outcomes = Vec::new();
         backend.commit(
-            &mut vec![Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0), repeat_only: false }))],
+            &mut vec![Write::Append(Box::new(Append {
+                message: draft,
+                head: None,
+                dedupe_since: Millis(0),
+                repeat_only: false,
+            }))],
             &mut outcomes,
         );
         assert!(matches!(outcomes[0], Ok(Answer::Appended(_))), "{outcomes:?}");

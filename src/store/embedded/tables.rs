@@ -27,11 +27,13 @@ pub enum Space {
     Hidden,
     Groups,
     LastSeen,
+    Users,
+    Notes,
     Meta,
 }
 
 impl Space {
-    pub const ALL: [Space; 11] = [
+    pub const ALL: [Space; 13] = [
         Space::Messages,
         Space::Conversations,
         Space::Numbers,
@@ -42,6 +44,8 @@ impl Space {
         Space::Hidden,
         Space::Groups,
         Space::LastSeen,
+        Space::Users,
+        Space::Notes,
         Space::Meta,
     ];
 
@@ -58,6 +62,8 @@ impl Space {
             Space::Hidden => "hidden messages",
             Space::Groups => "groups",
             Space::LastSeen => "last seen",
+            Space::Users => "users",
+            Space::Notes => "notes",
             Space::Meta => "meta",
         }
     }
