@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use corehub::sim::run::{Failure, quiet_panics, run};
+use corehub::sim::run::{Failure, run};
 use corehub::sim::tally::Tally;
 
 /// Runs whole nodes on a virtual clock, with faults, and judges what clients saw.
@@ -38,7 +38,6 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    quiet_panics();
     match &arguments.planted {
         Some(name) => prove(name, &arguments),
         None => hold(&arguments),

@@ -99,6 +99,9 @@ pub struct StoreLimits {
     pub completions: usize,
     pub readers: usize,
     pub batch_messages_max: usize,
+    /// 0 keeps messages for ever.
+    pub retention_ms: u64,
+    pub dedupe_window_ms: u64,
 }
 
 impl Limits {
@@ -149,6 +152,8 @@ impl Limits {
                 completions: engine.store_requests_max.next_power_of_two(),
                 readers: config.store.readers as usize,
                 batch_messages_max: config.store.batch_messages as usize,
+                retention_ms: millis(config.messages.retention),
+                dedupe_window_ms: engine.dedupe_window_ms,
             },
             engine,
             drain_deadline_ms: millis(config.server.drain_deadline),

@@ -97,14 +97,13 @@ impl Shard {
         let (id, acks) = (session.id, session.acks());
         let cursor = session.cursor(index);
         let (repeat_until, own_until) = (cursor.repeat_until, cursor.own_until);
-        let missing = if range.first_kept > cursor.sent.next() { SkipReason::Retention } else { SkipReason::Deleted };
         let mut at = cursor.sent;
         for message in range.messages {
             if message.seq <= at || message.seq > page.head {
                 continue;
             }
             if message.seq > at.next() {
-                self.skip(key, index, at.next(), message.seq.previous(), missing, turn);
+                self.skip_missing(key, index, (at.next(), message.seq.previous()), range.first_kept, turn);
             }
             at = message.seq;
             let redelivered = message.seq <= repeat_until && !planted(Planted::RepeatUnmarked);
@@ -127,7 +126,7 @@ impl Shard {
         }
         let covered = range.covered.1.min(page.head);
         if covered > at {
-            self.skip(key, index, at.next(), covered, missing, turn);
+            self.skip_missing(key, index, (at.next(), covered), range.first_kept, turn);
             at = covered;
         }
         if self.session(key).is_some_and(|session| session.cursor(index).caught_up()) {
@@ -146,6 +145,17 @@ impl Shard {
         }
         if session.lagging == 0 {
             self.counters.lagging -= 1;
+        }
+    }
+
+    /// Moves past what a page does not hold: what lies before `first_kept` is gone by age, the rest is hidden.
+    fn skip_missing(&mut self, key: SessionKey, index: u32, (from, to): (Seq, Seq), first_kept: Seq, turn: &mut Turn<'_>) {
+        let gone = to.min(first_kept.previous());
+        if gone >= from {
+            self.skip(key, index, from, gone, SkipReason::Retention, turn);
+        }
+        if to > gone.max(from.previous()) {
+            self.skip(key, index, from.max(gone.next()), to, SkipReason::Deleted, turn);
         }
     }
 

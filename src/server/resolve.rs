@@ -118,6 +118,8 @@ pub(super) fn store(limits: &Limits) -> StoreSettings {
         client_requests_max: limits.engine.store_requests_max,
         batch_requests: limits.store.batch_messages_max,
         reader_threads: limits.store.readers,
+        retention_ms: limits.store.retention_ms,
+        dedupe_window_ms: Some(limits.store.dedupe_window_ms),
         ..StoreSettings::default()
     }
 }
@@ -127,7 +129,8 @@ pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
         Durability::Commit => store::Durability::Commit,
         Durability::Memory => store::Durability::Memory,
     };
-    EmbeddedSettings { durability, ..EmbeddedSettings::new(&config.store.path) }
+    let encryption_key_file = config.store.encryption_key_file.clone();
+    EmbeddedSettings { durability, encryption_key_file, ..EmbeddedSettings::new(&config.store.path) }
 }
 
 /// What an acknowledgement promises, as operators are told.

@@ -12,17 +12,47 @@ use crate::engine::shard::Leftovers;
 use crate::types::planted::take_reached;
 
 impl Run {
-    /// The disk is well, everybody reads and confirms: who is still connected misses nothing before long.
+    /// Everybody is there, writes to everybody, and some go in the midst of it: after this there is no next message that would
+    /// repair what went wrong with one.
+    pub(super) fn stampede(&mut self) {
+        self.node.heal_store();
+        for at in 0..self.devices.len() {
+            self.connect(at);
+        }
+        self.pass(2_000);
+        for group in self.groups.clone() {
+            for _ in 0..STAMPEDE_MESSAGES {
+                let at = self.random.usize(..self.devices.len());
+                let data = json!({"group_id": group.as_str()});
+                self.with(at, |device, node| device.write(node, data));
+            }
+        }
+        for _ in 0..self.devices.len() / 2 {
+            let ms = self.random.u64(..3);
+            self.pass(ms);
+            let at = self.random.usize(..self.devices.len());
+            if let Some(line) = self.devices[at].line() {
+                self.node.tear(line);
+            }
+        }
+    }
+
+    /// The disk is well, everybody reads, and who ever confirms does so at once: who is still connected misses nothing before
+    /// long.
     pub(super) fn calm(&mut self) {
         self.node.heal_store();
         for device in &mut self.devices {
-            device.diligent = true;
+            device.diligent |= !device.forgetful;
             if let Some(line) = device.line() {
                 self.node.set_reading(line, true);
             }
         }
         self.pass(CALM_MS);
         oracle::judge_live(&mut self.node, &self.devices);
+        for device in &mut self.devices {
+            assert!(!device.owes_confirmation(), "{} confirms nothing and is left in peace", device.name());
+            device.diligent = true;
+        }
     }
 
     /// Somebody watches everybody come and go, and is told so.
@@ -168,6 +198,7 @@ impl Run {
 }
 
 /// Long enough for what is not confirmed to be sent again, and for reads that failed to be tried again.
-const CALM_MS: u64 = 8_000;
+const CALM_MS: u64 = 12_000;
+const STAMPEDE_MESSAGES: usize = 2;
 const WRITE_ROUNDS_MAX: usize = 100;
 const SETTLE_ROUNDS_MAX: usize = 200;

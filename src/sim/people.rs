@@ -73,8 +73,10 @@ struct Link {
     asked: BTreeMap<String, Asked>,
     /// Entries not yet confirmed.
     unconfirmed: BTreeMap<String, u64>,
-    /// How often each entry was repeated since something was last confirmed or asked for.
+    /// How often each entry was repeated.
     repeats: BTreeMap<(String, u64), u32>,
+    /// How often something was confirmed or asked for, each of which explains some more repeats.
+    resets: u32,
     /// What others had written before it was opened: all of it comes before the first `sync_done`.
     owed: Vec<(String, u64)>,
     /// Ends of the logs when `sync_done` was heard: what lies beyond comes without another word.
@@ -168,6 +170,7 @@ impl Device {
             asked: BTreeMap::from([("auth".to_owned(), Asked::Other)]),
             unconfirmed: BTreeMap::new(),
             repeats: BTreeMap::new(),
+            resets: 0,
             owed,
             floor: None,
             acked: BTreeMap::new(),
@@ -217,7 +220,8 @@ impl Device {
         let upto = last + by;
         let forfeited = self.forfeited.entry(conversation.clone()).or_default();
         *forfeited = upto.max(*forfeited);
-        link.repeats.clear();
+        link.resets += 1;
+        link.unconfirmed.remove(conversation);
         node.say(link.line, &json!({"type": "recv_ack", "data": {"conversation_id": conversation, "seq": upto}}));
     }
 
@@ -237,7 +241,7 @@ impl Device {
         let Some(link) = self.link.as_mut() else { return };
         if kind == "sync" {
             link.asked_sync = true;
-            link.repeats.clear();
+            link.resets += 1;
         }
         link.asked.insert(id.clone(), asked);
         node.say(link.line, &json!({"type": kind, "message_id": id, "data": data}));
@@ -284,7 +288,7 @@ impl Device {
         }
         let confirms = self.diligent || confirm && !self.forgetful;
         if self.acks && confirms && !link.unconfirmed.is_empty() {
-            link.repeats.clear();
+            link.resets += 1;
             let acks: Vec<Value> = std::mem::take(&mut link.unconfirmed)
                 .into_iter()
                 .map(|(conversation, seq)| json!({"conversation_id": conversation, "seq": seq}))
@@ -335,6 +339,11 @@ impl Device {
         }
     }
 
+    /// It has heard something that it should have confirmed.
+    pub fn owes_confirmation(&self) -> bool {
+        self.acks && self.link.as_ref().is_some_and(|link| link.ready && !link.unconfirmed.is_empty())
+    }
+
     /// Ends of the logs when its present connection was told that it has had all; None while it was not.
     pub fn floor(&self) -> Option<&BTreeMap<String, u64>> {
         self.link.as_ref()?.floor.as_ref()
@@ -348,7 +357,8 @@ impl Device {
             assert!(self.acks || link.asked_sync, "{}: {conversation} {seq} is repeated, but nobody wanted that", self.name());
             let repeats = link.repeats.entry((conversation.clone(), seq)).or_default();
             *repeats += 1;
-            assert!(*repeats <= REPEATS_MAX, "{}: {conversation} {seq} is repeated again and again", self.name());
+            let endless = *repeats > REPEATS_MAX * (1 + link.resets);
+            assert!(!endless, "{}: {conversation} {seq} is repeated again and again", self.name());
         } else {
             assert!(seq > last, "{}: {conversation} {seq} after {last}, without being marked as a repeat", self.name());
             self.judge_gap(link, &conversation, last, seq);
@@ -382,6 +392,10 @@ impl Device {
             data["to_seq"].as_u64().expect("a skip names its ends by numbers"),
         );
         assert!(from <= to, "{}: an empty skip", self.name());
+        // What was hidden before it was confirmed is owed no more.
+        if link.unconfirmed.get(&conversation).is_some_and(|seq| (from..=to).contains(seq)) {
+            link.unconfirmed.remove(&conversation);
+        }
         self.had.entry(conversation.clone()).or_default().extend(from..=to);
         let last = link.last.entry(conversation.clone()).or_default();
         *last = to.max(*last);

@@ -15,10 +15,17 @@ pub struct Verdict {
 }
 
 /// Plants a fault and runs seeds from `first` on until one fails, at most `seeds_max`.
+///
+/// # Panics
+/// When the run fails without the fault, too.
 pub fn hunt(fault: Planted, first: u64, seeds_max: u64, ms: u64) -> Verdict {
     plant(Some(fault));
     let found = (0..seeds_max).find_map(|at| fails(first.wrapping_add(at), ms).map(|why| (at + 1, why)));
     plant(None);
+    if let Some((seeds, why)) = &found {
+        let without = fails(first.wrapping_add(seeds - 1), ms);
+        assert_eq!(without, None, "the same run fails without {fault:?}, so it shows nothing; with it: {why}");
+    }
     Verdict { fault, found }
 }
 

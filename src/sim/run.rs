@@ -47,7 +47,7 @@ pub fn fails(seed: u64, ms: u64) -> Option<String> {
 }
 
 fn steps(seed: u64, ms: u64) -> Vec<Step> {
-    let wildness = Wildness { faults: !seed.is_multiple_of(4), crashes: seed % 4 == 3 };
+    let wildness = Wildness { faults: !seed.is_multiple_of(4), crashes: seed % 2 == 1 };
     draw(&mut fastrand::Rng::with_seed(seed), ms, wildness)
 }
 
@@ -61,17 +61,27 @@ fn attempt(seed: u64, steps: &[Step], trace: Option<Trace>) -> Result<Tally, Str
         }
         run.play(steps)
     };
-    catch_unwind(AssertUnwindSafe(play)).map_err(|_| WHY.take())
+    quiet_panics();
+    ATTEMPTING.set(true);
+    let result = catch_unwind(AssertUnwindSafe(play)).map_err(|_| WHY.take());
+    ATTEMPTING.set(false);
+    result
 }
 
-/// Keeps panics from being printed at every attempt; failures tell them once. For the whole process.
-pub fn quiet_panics() {
-    std::panic::set_hook(Box::new(|panic| WHY.set(panic.to_string())));
+/// Keeps panics of attempts from being printed at every one; failures tell them once. For the whole process.
+fn quiet_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| if ATTEMPTING.get() { WHY.set(panic.to_string()) } else { loud(panic) }));
+    });
 }
 
 thread_local! {
     /// What the last panic of this thread said.
     static WHY: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
+    /// This thread runs an attempt, whose panics are its result.
+    static ATTEMPTING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// Leaves out as much as possible while the run fails for the same kind of reason.
@@ -112,7 +122,10 @@ pub(super) struct Run {
 impl Run {
     fn new(seed: u64) -> Run {
         let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
-        let mut plan = Plan::new(seed, [1, 2, 2, 3, 4, 5, 6, 7, 8][random.usize(..9)]);
+        // Now and then a crowd, close together, so that rooms are large for their slices.
+        let crowd = seed % CROWD_EVERY == CROWD_EVERY - 2;
+        let shards = [1, 2, 2, 3, 4, 5, 6, 7, 8][random.usize(..if crowd { 2 } else { 9 })];
+        let mut plan = Plan::new(seed, shards);
         let settings = &mut plan.settings;
         settings.outbox_bytes_max = [2_000, 6_000, 64_000][random.usize(..3)];
         settings.sessions_per_user = [0, 1, 2, 3, 5][random.usize(..5)];
@@ -138,10 +151,15 @@ impl Run {
         pace.socket_us = 1..=[10, 2_000, 50_000][random.usize(..3)];
         pace.events_per_turn_max = [1, 4, 64][random.usize(..3)];
         pace.mesh_per_turn_max = [1, 8, 4_096][random.usize(..3)];
-        let users: Vec<String> = (0..random.usize(2..7)).map(|user| format!("u{user}")).collect();
+        if crowd {
+            plan.settings.walk_members_max = random.usize(1..=2);
+            plan.pace.turn_us = 500..=2_000;
+        }
+        let users: Vec<String> =
+            (0..if crowd { random.usize(12..24) } else { random.usize(2..7) }).map(|user| format!("u{user}")).collect();
         let mut devices = Vec::new();
         for user in &users {
-            for name in ["a", "b"].iter().take(random.usize(1..=2)) {
+            for name in ["a", "b"].iter().take(if crowd { 1 } else { random.usize(1..=2) }) {
                 devices.push(Device::new(user.clone(), (*name).to_owned(), random.bool(), random.u8(..3) > 0));
             }
         }
@@ -162,6 +180,7 @@ impl Run {
             self.node.remark(|| format!("{:?}", step.action));
             self.act(&step.action);
         }
+        self.stampede();
         self.calm();
         self.heal();
         oracle::judge(&mut self.node, &self.devices, &self.groups);
@@ -180,8 +199,9 @@ impl Run {
         }
         self.connect(0);
         self.pass(1_000);
+        let crowd = self.users.len() > 8;
         for group in self.groups.clone() {
-            let members: Vec<&String> = self.users.iter().skip(1).filter(|_| self.random.bool()).collect();
+            let members: Vec<&String> = self.users.iter().skip(1).filter(|_| crowd || self.random.bool()).collect();
             let data = json!({"group_id": group.as_str(), "members": members, "open": self.random.bool()});
             self.devices[0].ask(&mut self.node, "create_group", data);
         }
@@ -273,7 +293,43 @@ impl Run {
                 let content = RawJson::string("note");
                 node.operate(at % node.shards(), Body::Notify { user, kind: "custom".into(), content, asker: None });
             }
+            Action::Recall { .. }
+            | Action::Delete { .. }
+            | Action::ConfirmBeyond { .. }
+            | Action::Flicker { .. }
+            | Action::AskForLists(_) => self.request_oddly(action),
             ref request => self.request(request),
+        }
+    }
+
+    /// What a device does that is more than one plain request.
+    fn request_oddly(&mut self, action: &Action) {
+        let group = |at: usize| json!(self.groups[at % self.groups.len()].as_str());
+        let user = |at: usize| json!(self.users[at % self.users.len()]);
+        match *action {
+            Action::Recall { device, which } | Action::Delete { device, which } => {
+                let hidden = matches!(action, Action::Delete { .. });
+                self.with(device, |device, node| {
+                    let Some(entry) = device.entries.get(which % device.entries.len().max(1)).cloned() else { return };
+                    device.erase(node, entry.message_id, hidden);
+                });
+            }
+            Action::ConfirmBeyond { device, which, by } => {
+                self.with(device, |device, node| device.confirm_beyond(node, which, by));
+            }
+            Action::Flicker { device, group: which, user: member } => {
+                let data = json!({"group_id": group(which), "user_ids": [user(member)]});
+                self.with(device, |device, node| {
+                    device.ask(node, "remove_from_group", data.clone());
+                    device.ask(node, "invite_to_group", data);
+                });
+            }
+            Action::AskForLists(device) => {
+                self.with(device, |device, node| {
+                    (0..8).for_each(|_| device.ask(node, "get_conversations", json!({})));
+                });
+            }
+            ref other => unreachable!("{other:?} is done elsewhere"),
         }
     }
 
@@ -292,21 +348,6 @@ impl Run {
                 return self.with(device, |device, node| {
                     let Some(entry) = device.entries.get(which % device.entries.len().max(1)).cloned() else { return };
                     device.ask(node, "mark_read", json!({"conversation_id": entry.conversation, "seq": entry.seq}));
-                });
-            }
-            Action::Recall { device, which } | Action::Delete { device, which } => {
-                let hidden = matches!(action, Action::Delete { .. });
-                return self.with(device, |device, node| {
-                    let Some(entry) = device.entries.get(which % device.entries.len().max(1)).cloned() else { return };
-                    device.erase(node, entry.message_id, hidden);
-                });
-            }
-            Action::ConfirmBeyond { device, which, by } => {
-                return self.with(device, |device, node| device.confirm_beyond(node, which, by));
-            }
-            Action::AskForLists(device) => {
-                return self.with(device, |device, node| {
-                    (0..8).for_each(|_| device.ask(node, "get_conversations", json!({})));
                 });
             }
             Action::Sync { device, everything } => {
@@ -394,4 +435,5 @@ const NONSENSE: [&str; 6] = [
     "{\"type\": \"send_message\", \"data\": {}}",
     "{\"type\": \"mark_read\", \"message_id\": \"\", \"data\": {\"seq\": 0}}",
 ];
+const CROWD_EVERY: u64 = 10;
 const SHRINK_ATTEMPTS_MAX: usize = 2_000;

@@ -69,6 +69,12 @@ pub enum Action {
         which: usize,
         by: u64,
     },
+    /// A member is removed and invited in one breath.
+    Flicker {
+        device: usize,
+        group: usize,
+        user: usize,
+    },
     /// Many lists at once.
     AskForLists(usize),
     Sync {
@@ -174,6 +180,7 @@ fn action(random: &mut fastrand::Rng, wildness: Wildness) -> Action {
         895..=904 => Action::Notify(user),
         905..=914 => Action::ConfirmBeyond { device, which, by: random.u64(1..6) },
         915..=917 => Action::AskForLists(device),
+        918..=923 => Action::Flicker { device, group, user },
         _ => fault(random, wildness).unwrap_or(Action::SendToGroup { device, group }),
     }
 }
@@ -190,8 +197,8 @@ fn fault(random: &mut fastrand::Rng, wildness: Wildness) -> Option<Action> {
         32..=39 => Some(Action::HealStore),
         40..=42 => Some(Action::JumpClock([-20_000, -1_000, 1_000, 20_000, 3_600_000][random.usize(..5)])),
         43..=48 => Some(Action::StallShard { shard: random.usize(..64), ms: random.u64(1..400) }),
-        49 if wildness.crashes => Some(Action::Crash),
-        50 if wildness.crashes && random.bool() => Some(Action::Restart),
+        49..=50 if wildness.crashes => Some(Action::Crash),
+        51 if wildness.crashes => Some(Action::Restart),
         _ => None,
     }
 }

@@ -131,8 +131,6 @@ pub enum Reached {
     Reattached,
     /// A session was detached from a membership that had ended.
     DetachedLate,
-    /// A session attached while its group's log went on.
-    RoomAhead,
     /// A conversation was forgotten to make room.
     ConversationForgotten,
     /// A request waited for a conversation to be loaded or changed.
@@ -219,7 +217,7 @@ impl Planted {
 }
 
 impl Reached {
-    pub const ALL: [Reached; 28] = {
+    pub const ALL: [Reached; 27] = {
         use Reached::*;
         [
             WalkPaused,
@@ -234,7 +232,6 @@ impl Reached {
             GivenUp,
             Reattached,
             DetachedLate,
-            RoomAhead,
             ConversationForgotten,
             RequestWaited,
             WaitingFull,

@@ -107,7 +107,8 @@ impl Node {
 
     fn apply(&mut self, shard: usize) {
         let effects = std::mem::take(&mut self.seats[shard].effects);
-        let Effects { forward, store, dirty, shut, reading, directory } = effects;
+        let Effects { forward, store, dirty, shut, reading, directory, answers } = effects;
+        debug_assert!(answers.is_empty(), "nobody calls in a simulation");
         for (to, envelope) in forward {
             self.seats[shard].port.push(to, envelope);
         }
@@ -216,7 +217,7 @@ fn event_of(key: SessionKey, item: Item<'_>, scratch: &mut Scratch) -> Event {
             Err(fault) => Event::Refused { key, request: fault.request, fault: fault.fault },
         },
         Item::Message { text: false, .. } => Event::Violation { key, close: CloseCode::WrongFrameType, reason: "binary" },
-        Item::Ping(payload) => Event::Ping { key, payload: (&*payload).into() },
+        Item::Ping(payload) => Event::Ping { key, payload: payload.into() },
         Item::Pong(_) => Event::Pong { key },
         Item::Close { code, .. } => Event::CloseReceived { key, code },
     }

@@ -8,6 +8,7 @@ mod lists;
 mod log;
 mod users;
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -18,7 +19,9 @@ use indexmap::IndexMap;
 use super::backend::{Backend, Outcome};
 use crate::types::planted::{Planted, planted};
 use crate::types::record::{Delivery, SharedMessage, UserConversation};
-use crate::types::storage::{Answer, Append, GroupChange, GroupState, RangePage, RangeQuery, Read, StoreFault, UserState, Write};
+use crate::types::storage::{
+    Answer, Append, GroupChange, GroupState, NoteName, RangePage, RangeQuery, Read, StoreFault, UserState, Write,
+};
 use crate::types::{ConversationId, ConversationKind, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
 
 use duplicates::Duplicates;
@@ -37,8 +40,11 @@ pub struct MemoryBackend {
     duplicates: Duplicates,
     users: Users,
     groups: Groups,
+    notes: BTreeMap<NoteName, String>,
     /// The log at which pruning goes on.
     prune_at: usize,
+    /// First uses from before no longer count, whatever a write says.
+    first_uses_before: Option<Millis>,
 }
 
 impl MemoryBackend {
@@ -51,7 +57,9 @@ impl MemoryBackend {
             duplicates: Duplicates::new(hasher.clone()),
             users: Users::new(hasher.clone()),
             groups: Groups::new(hasher.clone()),
+            notes: BTreeMap::new(),
             prune_at: 0,
+            first_uses_before: None,
             hasher,
         }
     }
@@ -85,12 +93,19 @@ impl MemoryBackend {
             Write::Recall { conversation, seq, by } => self.recall(&conversation, seq, &by),
             Write::Hide { user, conversation, seq } => self.hide(&user, &conversation, seq),
             Write::LastSeen { user, at } => self.users.entry(&user).last_seen = Some(at),
+            Write::Note { name, text: Some(text) } => {
+                self.notes.insert(name, text);
+            }
+            Write::Note { name, text: None } => {
+                self.notes.remove(&name);
+            }
         }
         Answer::Done
     }
 
     fn append(&mut self, append: Append) -> Answer {
         let Append { mut message, dedupe_since, repeat_only, .. } = append;
+        let dedupe_since = self.first_uses_before.map_or(dedupe_since, |before| dedupe_since.min(before));
         if let Some(first) = self.duplicates.first_use(&message, dedupe_since).filter(|_| !planted(Planted::DedupeSkipped)) {
             return Answer::Duplicate {
                 message_id: first.id,
@@ -284,6 +299,7 @@ impl Backend for MemoryBackend {
             Read::Head { conversation } => Answer::Head(self.head(conversation)),
             Read::Group { group } => Answer::Group(self.group(group)),
             Read::User { user, device } => Answer::User(Box::new(self.user(user, device))),
+            Read::Contacts { user, others } => Answer::Contacts(self.users.contacts(user, others)),
             Read::Row { user, device, conversation } => Answer::Row(self.row(user, device, conversation)),
             Read::Range(query) => Answer::Range(self.range(query)),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)),
@@ -292,11 +308,24 @@ impl Backend for MemoryBackend {
             Read::Search { user, query, conversation, limit, cursor } => {
                 self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())
             }
+            Read::Users { after, limit } => Answer::Users(self.users.listed(after.as_ref(), *limit as usize)),
+            Read::UserCount => Answer::Count(self.users.count() as u64),
+            Read::Groups { after, limit } => Answer::Groups(self.groups.records(after.as_ref(), *limit as usize)),
+            Read::Notes { kind } => {
+                let of_kind = self.notes.iter().filter(|(name, _)| name.kind == *kind);
+                Answer::Notes(of_kind.map(|(name, text)| (name.id.clone(), text.clone())).collect())
+            }
             Read::LastSeen { users } => {
                 let last_seen = |user: &UserId| self.users.user(user).and_then(|user| user.last_seen);
                 Answer::LastSeen(users.iter().map(|user| (user.clone(), last_seen(user))).collect())
             }
         })
+    }
+
+    /// The next first use forgets those that no longer count; hidden marks are few and go with the process.
+    fn expire(&mut self, first_uses_before: Millis, _: usize) -> Result<usize, StoreFault> {
+        self.first_uses_before = Some(first_uses_before);
+        Ok(0)
     }
 
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {

@@ -1,7 +1,5 @@
 //! Owns the form of what the server sends: unfragmented and unmasked (RFC 6455 section 5.1). Never copies payload.
 
-use crate::types::planted::{Planted, planted};
-
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::OpCode;
 
@@ -20,8 +18,6 @@ pub fn header_len(payload_bytes: usize) -> usize {
 /// Appends the header of a whole message or control frame with `payload_bytes` of payload.
 pub fn write_header(out: &mut Vec<u8>, opcode: OpCode, payload_bytes: usize) {
     let header = FrameHeader { opcode, ..FrameHeader::default() };
-    let short = usize::from(planted(Planted::FrameLengthWrong) && payload_bytes > 300);
-    let payload_bytes = payload_bytes - short;
     header.format(payload_bytes as u64, out).expect("writing to memory cannot fail");
 }
 
