@@ -13,8 +13,10 @@ use crate::types::storage::{Operation, StoreFault, StoreReply, StoreRequest, Tic
 use crate::types::{ConversationId, Encode, Frame, Now, RequestId, SessionId, SessionKey, ShardId, UserId};
 
 use super::conversations::{Conversation, Conversations};
+use super::lifecycle::PERSISTS_PER_SECOND;
 use super::outbox::{Lane, Outbox};
 use super::pending::{Pending, PendingTable};
+use super::rate::{Bucket, Rate};
 use super::room::Rooms;
 use super::session::Session;
 use super::users::Users;
@@ -42,6 +44,8 @@ pub struct Shard {
     pub(super) later: VecDeque<super::handlers::Later>,
     /// What this shard says to itself, in order.
     local: VecDeque<Envelope>,
+    /// Paces the writing of delivery state.
+    pub(super) persists: Bucket,
     /// Hops of what is being handled.
     pub(super) hops: u8,
     pub(super) counters: Counters,
@@ -88,6 +92,7 @@ impl Shard {
             gathers: Default::default(),
             later: VecDeque::new(),
             local: VecDeque::new(),
+            persists: Bucket::full(Rate::per_second(PERSISTS_PER_SECOND), 0),
             hops: 0,
             counters: Counters::default(),
             drain_until: None,
@@ -364,6 +369,13 @@ impl Shard {
     /// True when no further client request may go to the store.
     pub(super) fn store_is_full(&self) -> bool {
         self.pending.len() >= self.settings.store_requests_max
+    }
+
+    /// True when no further request that writes may go to the store: a part of its queue is for those that read, which may be
+    /// answered while a disk takes nothing.
+    pub(super) fn store_takes_no_writes(&self) -> bool {
+        let requests_max = self.settings.store_requests_max;
+        self.pending.len() >= requests_max - requests_max / 4
     }
 
     /// Answers whoever asked.

@@ -126,7 +126,12 @@ pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
         Durability::Commit => store::Durability::Commit,
         Durability::Memory => store::Durability::Memory,
     };
-    EmbeddedSettings { durability, ..EmbeddedSettings::new(&config.store.path) }
+    EmbeddedSettings {
+        path: config.store.path.clone(),
+        durability,
+        cache_bytes: config.store.cache_bytes.0,
+        write_buffer_bytes: config.store.write_buffer_bytes.0,
+    }
 }
 
 /// What an acknowledgement promises, as operators are told.

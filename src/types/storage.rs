@@ -83,8 +83,9 @@ pub enum Read {
     Head { conversation: ConversationId },
     /// A group with its members and the end of its log.
     Group { group: GroupId },
-    /// All of a user's conversations as `device` sees them.
-    User { user: UserId, device: DeviceId },
+    /// All of a user's conversations as `device` sees them; `recent_since`: as it is to see them when it is new, see
+    /// [`UserConversation::recent_from`].
+    User { user: UserId, device: DeviceId, recent_since: Option<Millis> },
     /// One user's row of one conversation.
     Row { user: UserId, device: DeviceId, conversation: ConversationId },
     /// A stretch of a log.
