@@ -125,6 +125,7 @@ impl Shard {
                 self.stored(StoreReply { ticket, result: Err(StoreFault::Overloaded { retry_after_ms }) }, turn)
             }
             Event::Operator(body) => self.operator(*body, turn),
+            Event::Call { number, call } => self.call(number, *call, turn),
             Event::Tick => self.tick(turn),
             Event::Drain { window_ms } => self.drain(window_ms, turn),
         }
@@ -234,7 +235,7 @@ impl Shard {
             Body::PresenceChanged { address, entry } => self.presence_changed(address.key, &entry, turn),
             Body::Kick { user, device, close } => self.kick(&user, device.as_ref(), close, turn),
             Body::KickSession { address, close } => self.close(address.key, close, "", turn),
-            Body::SetRole { group, user, role } => self.set_role(group, user, role, turn),
+            Body::Order { asker, group, order } => self.order(asker, group, order, turn),
         }
     }
 
@@ -243,7 +244,6 @@ impl Shard {
         let to = match &body {
             Body::Kick { user, .. } => self.owner_of_user(user),
             Body::KickSession { address, .. } => address.shard,
-            Body::SetRole { group, .. } => self.owner_of(&ConversationId::group(group)),
             Body::Notify { user, .. } => self.owner_of(&ConversationId::system(user)),
             other => return debug_assert!(false, "no operator asks for {other:?}"),
         };
@@ -276,6 +276,7 @@ impl Shard {
             }
             Pending::List { asker } => self.list_read(asker, reply.result, turn),
             Pending::AckWhenDone { asker } => self.done(asker, reply.result, turn),
+            Pending::Contacts { asker, users, watch } => self.contacts_found(&asker, users, watch, reply.result, turn),
             Pending::PresenceLastSeen { asker, gather, entries } => {
                 self.presence_last_seen(&asker, gather, entries, reply.result, turn)
             }
@@ -414,6 +415,9 @@ impl Shard {
         received_us: u64,
         turn: &mut Turn<'_>,
     ) {
+        if let Some(number) = key.call() {
+            return turn.effects.answers.push((number, Ok(push.clone())));
+        }
         if self.ready(key).is_none_or(|found| found.id != session) {
             return;
         }
@@ -427,6 +431,9 @@ impl Shard {
     }
 
     fn fail_here(&mut self, key: SessionKey, session: SessionId, request: Option<&RequestId>, fault: Fault, turn: &mut Turn<'_>) {
+        if let Some(number) = key.call() {
+            return turn.effects.answers.push((number, Err(fault)));
+        }
         if self.session(key).is_some_and(|found| found.id == session) {
             self.refuse(key, request, fault, turn);
             self.list_answered(key, turn);

@@ -129,6 +129,7 @@ pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
     EmbeddedSettings {
         path: config.store.path.clone(),
         durability,
+        encryption_key_file: config.store.encryption_key_file.clone(),
         cache_bytes: config.store.cache_bytes.0,
         write_buffer_bytes: config.store.write_buffer_bytes.0,
     }

@@ -1,5 +1,7 @@
 //! Owns what every backend must do: one suite, run unchanged on each of them. Never looks inside a backend.
 
+mod listings;
+
 use std::sync::Arc;
 
 use super::backend::{Backend, Outcome};
@@ -41,6 +43,10 @@ const PARTS: &[Part] = &[
     ("a device is known once it was", devices),
     ("a new device is told where recent messages begin", recent),
     ("last seen is kept per user", last_seen),
+    ("contacts share a conversation", contacts),
+    ("everyone who was ever seen is listed once", listings::users_listed),
+    ("groups are listed by id", listings::groups_listed),
+    ("notes are kept by name", listings::notes),
     ("retention leaves the end where it is", prune),
     ("retention takes what belongs to a message with it", prune_leaves_nothing),
     ("the window of client ids is the store's to close", expire),
@@ -648,6 +654,18 @@ fn recent(mut probe: Probe) {
     probe.backend.prune(Millis(8_500), 1_000).unwrap();
     assert_eq!(ask(&mut probe, "new", Some(2_000))[0], (9, Some(8), 8));
     assert_eq!(ask(&mut probe, "new", Some(10_000))[0], (9, Some(9), 9));
+}
+
+fn contacts(mut probe: Probe) {
+    probe.append(message(&private("a", "b"), Some("a"), None, 1));
+    probe.make_group("g", &[("b", 0), ("c", 0)]);
+    probe.append(message(&ConversationId::system(&user("a")), None, None, 1));
+    probe.append(message(&ConversationId::system(&user("e")), None, None, 1));
+    for (name, expected) in [("a", &["b"][..]), ("b", &["a", "c"]), ("c", &["b"]), ("d", &[]), ("e", &[])] {
+        let others = ["a", "b", "c", "d", "e"].into_iter().filter(|other| *other != name).map(user).collect();
+        let Answer::Contacts(contacts) = probe.read(Read::Contacts { user: user(name), others }) else { panic!("{name}") };
+        assert!(contacts.iter().map(UserId::as_str).eq(expected.iter().copied()), "{name}: {contacts:?}");
+    }
 }
 
 fn last_seen(mut probe: Probe) {

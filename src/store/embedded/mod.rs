@@ -7,8 +7,10 @@
 
 mod cache;
 mod codec;
+mod contacts;
 mod draft;
 mod journal;
+mod keyring;
 mod keys;
 mod lists;
 mod open;
@@ -19,6 +21,8 @@ mod tables;
 mod write;
 
 #[cfg(test)]
+mod sealing_tests;
+#[cfg(test)]
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,19 +31,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use fjall::PersistMode;
+use fjall::{PersistMode, Slice};
 
 use super::backend::{Backend, Outcome, ReadSide};
-use crate::types::Millis;
 use crate::types::storage::{Answer, Read, StoreFault, Write};
+use crate::types::{Millis, UserId};
 
 use draft::Ledger;
 use journal::{Keep, MARK, Mark};
+use keyring::Keyring;
 use open::Folder;
 use prune::Sweep;
 use rewrite::Rewriter;
 use tables::{Look, Space, Tables, Trouble, Tuning};
 
+pub use keyring::{KeyFileFault, new_key_line};
 pub use open::StoreOpenFault;
 
 /// How to keep things on disk.
@@ -52,6 +58,8 @@ pub struct EmbeddedSettings {
     pub cache_bytes: u64,
     /// Memory about which what was written goes from memory to tables. A burst may take some times as much.
     pub write_buffer_bytes: u64,
+    /// Keys that bodies are sealed with; None: bodies are kept as they are.
+    pub encryption_key_file: Option<PathBuf>,
 }
 
 impl EmbeddedSettings {
@@ -61,6 +69,7 @@ impl EmbeddedSettings {
             durability: Durability::Commit,
             cache_bytes: CACHE_BYTES,
             write_buffer_bytes: WRITE_BUFFER_BYTES,
+            encryption_key_file: None,
         }
     }
 }
@@ -77,6 +86,7 @@ pub enum Durability {
 /// The store on disk.
 pub struct EmbeddedBackend {
     settings: EmbeddedSettings,
+    keyring: Arc<Keyring>,
     shared: Arc<Shared>,
     ledger: Ledger,
     /// What [`Tables::open`] drops first uses by.
@@ -128,18 +138,22 @@ impl EmbeddedBackend {
     /// Opens the store, which may be empty, and recovers what was acknowledged before the last end, however that came.
     ///
     /// # Errors
-    /// When the folder cannot be used, another process has it, a newer version wrote it, or its files are damaged.
+    /// When the folder cannot be used, another process has it, a newer version wrote it, its files are damaged, or its keys are
+    /// not at hand.
     pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedBackend, StoreOpenFault> {
+        let keyring = Arc::new(settings.encryption_key_file.as_deref().map(Keyring::load).transpose()?.unwrap_or_default());
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
-        let (tables, mark) = open_tables(&folder, &settings, &first_uses_since, Keep::All)?;
+        let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All)?;
         folder.sync()?;
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
         let seed = seed(&tables).map_err(trouble)?;
+        know_users(&tables).map_err(trouble)?;
         let ledger = Ledger::load(&tables, seed).map_err(trouble)?;
         let shared = Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) };
         Ok(EmbeddedBackend {
             settings,
+            keyring,
             shared: Arc::new(shared),
             ledger,
             first_uses_since,
@@ -251,8 +265,8 @@ impl EmbeddedBackend {
         let mut open = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
         drop(open.take());
         let keep = Keep::UpTo(acknowledged);
-        let (tables, mark) =
-            open_tables(&self.folder, &self.settings, &self.first_uses_since, keep).map_err(|fault| fault.to_string())?;
+        let opened = open_tables(&self.folder, &self.settings, &self.keyring, &self.first_uses_since, keep);
+        let (tables, mark) = opened.map_err(|fault| fault.to_string())?;
         if mark.number < acknowledged {
             return Err(format!("the disk has lost what was acknowledged: commit {} of {acknowledged}", mark.number));
         }
@@ -267,6 +281,7 @@ impl EmbeddedBackend {
 fn open_tables(
     folder: &Folder,
     settings: &EmbeddedSettings,
+    keyring: &Arc<Keyring>,
     first_uses_since: &Arc<AtomicU64>,
     keep: Keep,
 ) -> Result<(Tables, Mark), StoreOpenFault> {
@@ -275,7 +290,8 @@ fn open_tables(
     if cut > 0 {
         tracing::warn!(bytes = cut, "cut an unfinished commit from the journal; it had not been acknowledged");
     }
-    let tuning = Tuning { cache_bytes: settings.cache_bytes, write_buffer_bytes: settings.write_buffer_bytes };
+    let EmbeddedSettings { cache_bytes, write_buffer_bytes, .. } = *settings;
+    let tuning = Tuning { cache_bytes, write_buffer_bytes, keyring: keyring.clone() };
     let open = || -> Result<(Tables, Mark), Trouble> {
         let tables = Tables::open(&path, &tuning, first_uses_since)?;
         tables.database().persist(PersistMode::SyncAll)?;
@@ -285,10 +301,12 @@ fn open_tables(
         };
         Ok((tables, mark))
     };
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble)),
-        Err(_) => Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
-    }
+    let opened = match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble))?,
+        Err(_) => return Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
+    };
+    keyring.admit(&opened.0, &settings.path)?;
+    Ok(opened)
 }
 
 /// Of the hashes that name first uses: chosen once, kept with the data.
@@ -303,6 +321,33 @@ fn seed(tables: &Tables) -> Result<u64, Trouble> {
     tables.keyspace(Space::Meta).insert(SEED, codec::encode_numbers([seed], SEED))?;
     tables.database().persist(PersistMode::SyncAll)?;
     Ok(seed)
+}
+
+/// Lists the users of a folder that was made before they were listed; once.
+fn know_users(tables: &Tables) -> Result<(), Trouble> {
+    if tables.get(Space::Meta, USERS)?.is_some() {
+        return Ok(());
+    }
+    let listed = tables.keyspace(Space::Users);
+    let ids = [
+        (Space::Rows, Slice::from(b""), false),
+        (Space::Devices, keys::tag(b'd'), true),
+        (Space::LastSeen, keys::tag(b'l'), true),
+    ];
+    for (space, prefix, tagged) in ids {
+        let mut last = None;
+        for guard in tables.prefix(space, prefix) {
+            let key = guard.key()?;
+            let Some(user) = keys::first_id(&key, tagged).and_then(|id| UserId::new(id).ok()) else { continue };
+            if last.as_ref() != Some(&user) {
+                listed.insert(keys::user(&user), b"")?;
+                last = Some(user);
+            }
+        }
+    }
+    tables.keyspace(Space::Meta).insert(USERS, codec::encode_numbers([1], USERS))?;
+    tables.database().persist(PersistMode::SyncAll)?;
+    Ok(())
 }
 
 /// The database may meet a damaged table with a panic; that is to end one answer, not the thread.
@@ -413,6 +458,8 @@ impl Drop for EmbeddedBackend {
 }
 
 const SEED: &[u8] = b"m\x01seed";
+/// Present when all users are listed.
+const USERS: &[u8] = b"m\x01users";
 const CACHE_BYTES: u64 = 32 << 20;
 const WRITE_BUFFER_BYTES: u64 = 32 << 20;
 /// How often a failed database is tried again.

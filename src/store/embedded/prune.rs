@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fjall::Slice;
 
-use super::codec::{ConversationRecord, FirstUse, decode_conversation_id, decode_head, decode_message};
+use super::codec::{ConversationRecord, FirstUse, decode_conversation_id, decode_head, decode_outline};
 use super::draft::{Draft, Ledger};
 use super::keys;
 use super::tables::{Look, Space, Tables, Trouble};
@@ -134,7 +134,7 @@ impl Draft<'_> {
             if decode_head(&key, &bytes).map_err(place())?.created_at >= before {
                 break;
             }
-            let message = decode_message(&key, &bytes, id, seq).map_err(place())?;
+            let message = decode_outline(&key, &bytes, id, seq).map_err(place())?;
             self.delete(Space::Messages, key);
             self.delete(Space::Ids, keys::message_id(message.id));
             kept = seq.next();

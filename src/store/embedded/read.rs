@@ -8,7 +8,7 @@ use fjall::Slice;
 use super::codec::{self, ConversationRecord, GroupRecord, RowRecord, device_hash};
 use super::keys;
 use super::tables::{Look, Space, Trouble, View};
-use crate::types::record::{SharedMessage, UserConversation};
+use crate::types::record::{Group, SharedMessage, UserConversation};
 use crate::types::storage::{Answer, GroupState, RangePage, RangeQuery, Read, UserState};
 use crate::types::{ConversationId, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
 
@@ -24,6 +24,7 @@ impl View<'_> {
                 }
                 Answer::User(Box::new(state))
             }
+            Read::Contacts { user, others } => Answer::Contacts(self.contacts(user, others)?),
             Read::Row { user, device, conversation } => Answer::Row(self.one_row(user, device, conversation)?),
             Read::Range(query) => Answer::Range(self.page(query)?),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)?),
@@ -36,6 +37,10 @@ impl View<'_> {
             Read::Search { user, query, conversation, limit, cursor } => {
                 self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())?
             }
+            Read::Users { after, limit } => Answer::Users(self.users(after.as_ref(), *limit)?),
+            Read::UserCount => Answer::Count(self.prefix(Space::Users, keys::users()).count() as u64),
+            Read::Groups { after, limit } => Answer::Groups(self.groups(after.as_ref(), *limit)?),
+            Read::Notes { kind } => Answer::Notes(self.notes(kind)?),
         })
     }
 
@@ -122,6 +127,48 @@ impl View<'_> {
         }))
     }
 
+    fn users(&self, after: Option<&UserId>, limit: u32) -> Result<Vec<UserId>, Trouble> {
+        let from = after.map_or_else(keys::users, keys::users_after);
+        let listed = self.range(Space::Users, from, keys::after_prefix(&keys::users())).take(limit as usize);
+        let named = listed.map(|guard| {
+            let id = keys::first_id(&guard.key()?, true).and_then(|id| UserId::new(id).ok());
+            id.ok_or(codec::Damaged).map_err(Trouble::at(Space::Users, "a key"))
+        });
+        named.collect()
+    }
+
+    /// Members lie between the groups' records and are stepped over.
+    fn groups(&self, after: Option<&GroupId>, limit: u32) -> Result<Vec<Group>, Trouble> {
+        let end = keys::after_prefix(&keys::groups());
+        let mut from = after.map_or_else(keys::groups, |after| keys::groups_after(after.as_str()));
+        let mut groups = Vec::new();
+        while groups.len() < limit as usize
+            && let Some(guard) = self.range(Space::Groups, from, end.clone()).next()
+        {
+            let found = guard.key()?;
+            let id = keys::first_id(&found, true).and_then(|id| GroupId::new(id).ok());
+            let id = id.ok_or(codec::Damaged).map_err(Trouble::at(Space::Groups, "a key"))?;
+            let key = keys::group(&id);
+            if let Some(bytes) = self.get(Space::Groups, &key)? {
+                let record = GroupRecord::decode(&key, &bytes).map_err(Trouble::at(Space::Groups, id.as_str()))?;
+                groups.push(record.group);
+            }
+            from = keys::groups_after(id.as_str());
+        }
+        Ok(groups)
+    }
+
+    fn notes(&self, kind: &str) -> Result<Vec<(String, String)>, Trouble> {
+        let prefix = keys::notes(kind);
+        let listed = self.prefix(Space::Notes, prefix.clone()).map(|guard| {
+            let (key, bytes) = guard.into_inner()?;
+            let id = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
+            let text = codec::decode_text(&key, &bytes).map_err(Trouble::at(Space::Notes, id.as_str()))?;
+            Ok((id, text))
+        });
+        listed.collect()
+    }
+
     fn last_seen(&self, user: &UserId) -> Result<Option<Millis>, Trouble> {
         let key = keys::last_seen(user);
         let Some(bytes) = self.get(Space::LastSeen, &key)? else { return Ok(None) };
@@ -136,7 +183,7 @@ impl View<'_> {
         let key = keys::message(number, Seq(seq));
         let Some(bytes) = self.get(Space::Messages, &key)? else { return Ok(None) };
         let conversation = self.conversation_id(number)?;
-        decode(&key, &bytes, &conversation, Seq(seq)).map(Some)
+        self.decode(&key, &bytes, &conversation, Seq(seq)).map(Some)
     }
 
     fn page(&self, query: &RangeQuery) -> Result<RangePage, Trouble> {
@@ -160,7 +207,7 @@ impl View<'_> {
             if hidden.has(seq)? {
                 continue;
             }
-            let message = decode(&key, &bytes, &query.conversation, seq)?;
+            let message = self.decode(&key, &bytes, &query.conversation, seq)?;
             if !within(query, message.created_at) {
                 continue;
             }
@@ -221,6 +268,11 @@ impl View<'_> {
         }
         Ok(Seq(low))
     }
+
+    pub(super) fn decode(&self, key: &Slice, bytes: &Slice, id: &ConversationId, seq: Seq) -> Result<SharedMessage, Trouble> {
+        let message = codec::decode_message(key, bytes, id, seq, self.keyring());
+        message.map(Arc::new).map_err(Trouble::message(format!("{id} seq {}", seq.0)))
+    }
 }
 
 fn within(query: &RangeQuery, at: Millis) -> bool {
@@ -239,11 +291,6 @@ fn covered(page: &RangePage, query: &RangeQuery, record: &ConversationRecord, lo
         Some((_, last)) if page.has_more => (low, last),
         _ => (low, high),
     }
-}
-
-pub(super) fn decode(key: &Slice, bytes: &Slice, id: &ConversationId, seq: Seq) -> Result<SharedMessage, Trouble> {
-    let message = codec::decode_message(key, bytes, id, seq);
-    message.map(Arc::new).map_err(Trouble::at(Space::Messages, format!("{id} seq {}", seq.0)))
 }
 
 /// The hidden messages of a stretch, walked beside it.

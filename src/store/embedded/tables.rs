@@ -9,7 +9,8 @@ use std::time::Duration;
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
 use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
 
-use super::codec::{self, ConversationRecord, Damaged, FirstUse};
+use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
+use super::keyring::{Keyring, NoKey};
 use super::{keys, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
@@ -26,11 +27,13 @@ pub enum Space {
     Hidden,
     Groups,
     LastSeen,
+    Users,
+    Notes,
     Meta,
 }
 
 impl Space {
-    pub const ALL: [Space; 11] = [
+    pub const ALL: [Space; 13] = [
         Space::Messages,
         Space::Conversations,
         Space::Numbers,
@@ -41,6 +44,8 @@ impl Space {
         Space::Hidden,
         Space::Groups,
         Space::LastSeen,
+        Space::Users,
+        Space::Notes,
         Space::Meta,
     ];
 
@@ -57,6 +62,8 @@ impl Space {
             Space::Hidden => "hidden messages",
             Space::Groups => "groups",
             Space::LastSeen => "last seen",
+            Space::Users => "users",
+            Space::Notes => "notes",
             Space::Meta => "meta",
         }
     }
@@ -112,6 +119,8 @@ impl Table {
 pub enum Trouble {
     #[error("damaged record in table {table}, {place}: restore it from a backup")]
     Damaged { table: &'static str, place: String },
+    #[error("{place} is sealed with key {id}, which {file} does not hold: put that key back into store.encryption_key_file")]
+    NoKey { id: String, file: String, place: String },
     #[error("cannot read the database: {0}")]
     Engine(#[from] fjall::Error),
 }
@@ -121,6 +130,17 @@ impl Trouble {
     pub fn at(space: Space, place: impl Into<String>) -> impl FnOnce(Damaged) -> Trouble {
         move |Damaged| Trouble::Damaged { table: space.name(), place: place.into() }
     }
+
+    /// Says which message cannot be read.
+    pub fn message(place: impl Into<String>) -> impl FnOnce(Unreadable) -> Trouble {
+        move |unreadable| match unreadable {
+            Unreadable::Damaged => Trouble::at(Space::Messages, place)(Damaged),
+            Unreadable::NoKey(NoKey { id, file }) => {
+                let file = file.map_or_else(|| "no key file".to_owned(), |file| file.display().to_string());
+                Trouble::NoKey { id, file, place: place.into() }
+            }
+        }
+    }
 }
 
 /// How the database is opened.
@@ -128,11 +148,13 @@ impl Trouble {
 pub struct Tuning {
     pub cache_bytes: u64,
     pub write_buffer_bytes: u64,
+    pub keyring: Arc<Keyring>,
 }
 
 /// The open database.
 pub struct Tables {
     database: Database,
+    keyring: Arc<Keyring>,
     keyspaces: [Keyspace; Table::ALL.len()],
 }
 
@@ -155,7 +177,7 @@ impl Tables {
         let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
         let keyspaces = Table::ALL.into_iter().map(open).collect::<fjall::Result<Vec<_>>>()?;
         let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace for each table"));
-        Ok(Tables { database, keyspaces })
+        Ok(Tables { database, keyring: tuning.keyring.clone(), keyspaces })
     }
 
     pub fn database(&self) -> &Database {
@@ -188,6 +210,9 @@ pub trait Look {
 
     /// From `from` to before `to`, or to the end.
     fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter;
+
+    /// What bodies are sealed with.
+    fn keyring(&self) -> &Keyring;
 
     fn prefix(&self, space: Space, prefix: Slice) -> Iter {
         let end = keys::after_prefix(&prefix);
@@ -254,6 +279,10 @@ impl Look for View<'_> {
             None => self.snapshot.range(keyspace, from..),
         }
     }
+
+    fn keyring(&self) -> &Keyring {
+        &self.tables.keyring
+    }
 }
 
 /// The tables as they are whenever they are looked at; enough for the only one who writes.
@@ -267,6 +296,10 @@ impl Look for Tables {
             Some(to) => self.keyspace(space).range(from..to),
             None => self.keyspace(space).range(from..),
         }
+    }
+
+    fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 }
 

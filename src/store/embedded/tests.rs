@@ -382,9 +382,9 @@ fn a_newer_or_foreign_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()));
     let format = folder.path().join("corehub.format");
-    std::fs::write(&format, "corehub data format 2\n").unwrap();
+    std::fs::write(&format, "corehub data format 3\n").unwrap();
     let fault = refusal(folder.path());
-    assert!(fault.contains("format 2") && fault.contains("up to 1") && fault.contains("newer version"), "{fault}");
+    assert!(fault.contains("format 3") && fault.contains("up to 2") && fault.contains("newer version"), "{fault}");
     for text in ["", "something else", "corehub data format x"] {
         std::fs::write(&format, text).unwrap();
         assert!(refusal(folder.path()).contains("no format file"), "{text}");
@@ -393,6 +393,7 @@ fn a_newer_or_foreign_format_is_refused() {
     assert!(refusal(folder.path()).contains("no format file"), "a database without a format is nobody's");
     std::fs::write(&format, "corehub data format 1\n").unwrap();
     drop(open(folder.path()));
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "corehub data format 2\n", "an older one is brought up to date");
 }
 
 fn bytes_in(folder: &Path) -> u64 {

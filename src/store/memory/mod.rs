@@ -8,6 +8,7 @@ mod lists;
 mod log;
 mod users;
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -17,7 +18,9 @@ use indexmap::IndexMap;
 
 use super::backend::{Backend, Outcome};
 use crate::types::record::{Delivery, SharedMessage, UserConversation};
-use crate::types::storage::{Answer, Append, GroupChange, GroupState, RangePage, RangeQuery, Read, StoreFault, UserState, Write};
+use crate::types::storage::{
+    Answer, Append, GroupChange, GroupState, NoteName, RangePage, RangeQuery, Read, StoreFault, UserState, Write,
+};
 use crate::types::{ConversationId, ConversationKind, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
 
 use duplicates::Duplicates;
@@ -36,6 +39,7 @@ pub struct MemoryBackend {
     duplicates: Duplicates,
     users: Users,
     groups: Groups,
+    notes: BTreeMap<NoteName, String>,
     /// The log at which pruning goes on.
     prune_at: usize,
     /// First uses from before no longer count, whatever a write says.
@@ -52,6 +56,7 @@ impl MemoryBackend {
             duplicates: Duplicates::new(hasher.clone()),
             users: Users::new(hasher.clone()),
             groups: Groups::new(hasher.clone()),
+            notes: BTreeMap::new(),
             prune_at: 0,
             first_uses_before: None,
             hasher,
@@ -71,6 +76,12 @@ impl MemoryBackend {
             Write::Recall { conversation, seq, by } => self.recall(&conversation, seq, &by),
             Write::Hide { user, conversation, seq } => self.hide(&user, &conversation, seq),
             Write::LastSeen { user, at } => self.users.entry(&user).last_seen = Some(at),
+            Write::Note { name, text: Some(text) } => {
+                self.notes.insert(name, text);
+            }
+            Write::Note { name, text: None } => {
+                self.notes.remove(&name);
+            }
         }
         Answer::Done
     }
@@ -291,6 +302,7 @@ impl Backend for MemoryBackend {
             Read::Head { conversation } => Answer::Head(self.head(conversation)),
             Read::Group { group } => Answer::Group(self.group(group)),
             Read::User { user, device, recent_since } => Answer::User(Box::new(self.user(user, device, *recent_since))),
+            Read::Contacts { user, others } => Answer::Contacts(self.users.contacts(user, others)),
             Read::Row { user, device, conversation } => Answer::Row(self.row(user, device, conversation)),
             Read::Range(query) => Answer::Range(self.range(query)),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)),
@@ -298,6 +310,13 @@ impl Backend for MemoryBackend {
             Read::Unread { user } => self.unread(user),
             Read::Search { user, query, conversation, limit, cursor } => {
                 self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())
+            }
+            Read::Users { after, limit } => Answer::Users(self.users.listed(after.as_ref(), *limit as usize)),
+            Read::UserCount => Answer::Count(self.users.count() as u64),
+            Read::Groups { after, limit } => Answer::Groups(self.groups.records(after.as_ref(), *limit as usize)),
+            Read::Notes { kind } => {
+                let of_kind = self.notes.iter().filter(|(name, _)| name.kind == *kind);
+                Answer::Notes(of_kind.map(|(name, text)| (name.id.clone(), text.clone())).collect())
             }
             Read::LastSeen { users } => {
                 let last_seen = |user: &UserId| self.users.user(user).and_then(|user| user.last_seen);
