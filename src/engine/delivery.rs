@@ -315,7 +315,7 @@ impl Offer<'_> {
         }
         if own {
             cursor.passed(self.seq, acks, false);
-            return false;
+            return session.persist_by(turn.now.mono_ms() + PERSIST_SENT_MS);
         }
         let is_full = session.outbox.lane_bytes(Lane::Message) + self.frame.len() > self.bytes_max;
         if is_full && planted(Planted::LiveAfterOverflow) {
@@ -331,7 +331,7 @@ impl Offer<'_> {
         }
         session.put(index, self.seq, self.frame.clone(), self.system, self.ack_timeout_ms, turn);
         counters.delivered += 1;
-        session.timers.ack < session.timers.armed
+        session.timers.ack.min(session.timers.persist) < session.timers.armed
     }
 
     fn fall_behind(&self, session: &mut Session, index: u32, sent: Seq, counters: &mut Counters) -> bool {
@@ -362,6 +362,9 @@ impl Session {
         } else {
             cursor.passed(seq, acks, true);
         }
+        if !acks {
+            self.persist_by(turn.now.mono_ms() + PERSIST_SENT_MS);
+        }
     }
 
     /// Cursors of private conversations that have nothing to remember are made again when they are needed.
@@ -390,6 +393,8 @@ impl super::session::Opening {
     }
 }
 
+/// Milliseconds for which what was put on its way gathers before delivery state is written; a crash repeats about so much.
+pub(super) const PERSIST_SENT_MS: u64 = 3_000;
 /// Receipts and events that may wait for one connection.
 const RECEIPT_BYTES_MAX: usize = 64 << 10;
 /// Cursors a session keeps before it looks for ones to forget.

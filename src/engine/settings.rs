@@ -1,5 +1,9 @@
 //! Owns what the engine needs to know of the configuration, resolved. Never read from a file here: `server/` fills it.
 
+use std::sync::Arc;
+
+use crate::types::revocation::Revocation;
+
 /// What to do with one session too many of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionPolicy {
@@ -52,6 +56,8 @@ pub struct Settings {
     pub walk_members_max: usize,
     /// Messages of one room that may wait for their walk; more are read from the log instead.
     pub walks_max: usize,
+    /// Those in force at the start.
+    pub revocations: Arc<[Revocation]>,
 }
 
 impl Default for Settings {
@@ -88,6 +94,7 @@ impl Default for Settings {
             store_requests_max: 65_536,
             walk_members_max: 4_096,
             walks_max: 1_024,
+            revocations: Arc::default(),
         }
     }
 }

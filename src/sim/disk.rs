@@ -28,6 +28,8 @@ pub(super) struct Disk {
     pub requests_max: usize,
     /// Requests not yet answered.
     pub under_way: usize,
+    /// Writes committed so far.
+    pub committed: u64,
     /// Who was a member when, as committed.
     pub ledger: Ledger,
     /// Conversations to whose logs the last commit wrote.
@@ -49,6 +51,7 @@ impl Disk {
             reads_to_fail: 0,
             requests_max: usize::MAX,
             under_way: 0,
+            committed: 0,
             ledger: Ledger::default(),
             last_appends: Vec::new(),
             answered_us: vec![0; shards],
@@ -104,6 +107,7 @@ impl Disk {
                 _ => None,
             });
             self.last_appends = appends.collect();
+            self.committed += self.writes.len() as u64;
             // One by one, so that the ledger sees the log's end at each change of members.
             for write in self.writes.drain(..) {
                 self.ledger.note(&write, &mut self.backend);
@@ -126,6 +130,12 @@ impl Disk {
                 self.backend.lose_newest(&conversation, planted(Planted::CommitTorn));
             }
         }
+    }
+
+    /// Retention removes a conversation's oldest messages.
+    #[cfg(test)]
+    pub fn forget_first(&mut self, conversation: &crate::types::ConversationId, count: usize) {
+        self.backend.prune_first(conversation, count);
     }
 
     pub fn read(&mut self, read: &Read) -> Outcome {

@@ -319,10 +319,16 @@ impl Run {
             }
             Action::Flicker { device, group: which, user: member } => {
                 let data = json!({"group_id": group(which), "user_ids": [user(member)]});
+                let named = self.users[member % self.users.len()].clone();
                 self.with(device, |device, node| {
                     device.ask(node, "remove_from_group", data.clone());
                     device.ask(node, "invite_to_group", data);
                 });
+                for at in 0..self.devices.len() {
+                    if self.devices[at].user == named {
+                        self.connect(at);
+                    }
+                }
             }
             Action::AskForLists(device) => {
                 self.with(device, |device, node| {

@@ -69,7 +69,7 @@ pub enum Action {
         which: usize,
         by: u64,
     },
-    /// A member is removed and invited in one breath.
+    /// A member is removed and invited in one breath, and connects meanwhile.
     Flicker {
         device: usize,
         group: usize,
@@ -180,7 +180,7 @@ fn action(random: &mut fastrand::Rng, wildness: Wildness) -> Action {
         895..=904 => Action::Notify(user),
         905..=914 => Action::ConfirmBeyond { device, which, by: random.u64(1..6) },
         915..=917 => Action::AskForLists(device),
-        918..=923 => Action::Flicker { device, group, user },
+        918..=933 => Action::Flicker { device, group, user },
         _ => fault(random, wildness).unwrap_or(Action::SendToGroup { device, group }),
     }
 }

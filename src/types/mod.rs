@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod planted;
 pub mod push;
 pub mod record;
+pub mod revocation;
 pub mod storage;
 pub mod time;
 

@@ -4,6 +4,7 @@ mod connections;
 mod groups;
 mod messages;
 mod proof;
+mod time;
 
 use serde_json::{Value, json};
 

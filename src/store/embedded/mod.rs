@@ -145,6 +145,7 @@ impl EmbeddedBackend {
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
         let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All)?;
+        folder.sync()?;
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
         let seed = seed(&tables).map_err(trouble)?;
         know_users(&tables).map_err(trouble)?;

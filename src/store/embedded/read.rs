@@ -17,7 +17,13 @@ impl View<'_> {
         Ok(match read {
             Read::Head { conversation } => Answer::Head(self.head_of(conversation)?),
             Read::Group { group } => Answer::Group(self.group(group)?),
-            Read::User { user, device } => Answer::User(Box::new(self.user(user, device)?)),
+            Read::User { user, device, recent_since } => {
+                let mut state = self.user(user, device)?;
+                if let Some(since) = recent_since.filter(|_| !state.device_known) {
+                    self.find_recent(&mut state, since)?;
+                }
+                Answer::User(Box::new(state))
+            }
             Read::Contacts { user, others } => Answer::Contacts(self.contacts(user, others)?),
             Read::Row { user, device, conversation } => Answer::Row(self.one_row(user, device, conversation)?),
             Read::Range(query) => Answer::Range(self.page(query)?),
@@ -71,6 +77,17 @@ impl View<'_> {
         Ok(UserState { device_known, conversations, last_seen: self.last_seen(user)? })
     }
 
+    fn find_recent(&self, state: &mut UserState, since: Millis) -> Result<(), Trouble> {
+        for row in &mut state.conversations {
+            let Some(record) = self.conversation_record(&row.conversation)? else { continue };
+            // Of what is this far behind, all that is earlier is older, too.
+            let since = Millis(since.0.saturating_sub(record.slack_ms));
+            let first = self.partition(&record, &row.conversation, (record.first_kept, row.head), |at| at < since)?;
+            row.recent_from = Some(first.previous());
+        }
+        Ok(())
+    }
+
     fn one_row(&self, user: &UserId, device: &DeviceId, id: &ConversationId) -> Result<Option<Box<UserConversation>>, Trouble> {
         let key = keys::row(user, id);
         let Some(bytes) = self.get(Space::Rows, &key)? else { return Ok(None) };
@@ -91,6 +108,7 @@ impl View<'_> {
             read_seq: row.read_seq,
             delivered_device: row.delivered.iter().find(|(known, _)| *known == device).map(|(_, seq)| *seq),
             delivered_any: delivered_any.max(row.start_seq),
+            recent_from: None,
         })
     }
 

@@ -150,7 +150,7 @@ fn everything(backend: &mut EmbeddedBackend) -> Vec<String> {
         Read::Search { user: user("a"), query: "message".into(), conversation: None, limit: 100, cursor: None },
     ];
     for name in ["a", "b", "z", "m"] {
-        reads.push(Read::User { user: user(name), device: device("d") });
+        reads.push(Read::User { user: user(name), device: device("d"), recent_since: None });
         reads.push(Read::Unread { user: user(name) });
         reads.push(Read::Summaries { user: user(name), limit: 10, cursor: None });
     }
