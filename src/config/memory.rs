@@ -81,7 +81,8 @@ fn at_start(limits: &Limits) -> Vec<MemoryLine> {
         line("rings between shards", ENVELOPE_BYTES, limits.mesh_capacity * usize::from(limits.shards - 1), false),
         line("rings from the store", STORE_REPLY_BYTES, limits.store.completions, false),
         line("executor", EXECUTOR_BYTES, 1, false),
-        line("store caches and write buffers", STORE_FIXED_BYTES, 1, true),
+        line("store cache", limits.store.cache_bytes, 1, true),
+        line("store write buffers", limits.store.write_buffer_bytes, STORE_WRITE_BUFFERS, true),
     ]
 }
 
@@ -136,8 +137,8 @@ const STORE_REPLY_BYTES: usize = 256;
 const STORE_REQUEST_BYTES: usize = 512;
 /// An executor with its own rings and registered memory.
 const EXECUTOR_BYTES: usize = 5 << 20;
-/// Block cache and write buffers of the embedded store.
-const STORE_FIXED_BYTES: usize = 160 << 20;
+/// What is written to tables while more is taken: the writer is slowed down beyond three, and tables are made meanwhile.
+const STORE_WRITE_BUFFERS: usize = 4;
 /// Session, cursors of a few conversations, timers and table entries of an idle connection.
 const CONNECTION_BYTES: usize = 2 << 10;
 /// An entry of the directory that control threads read.

@@ -261,6 +261,10 @@ options! {
         readers: u32 = Start::Default("2"), between(1, 64); Restart
         /// Messages of one commit.
         batch_messages: u32 = Start::Default("512"), between(1, 65_536); Restart
+        /// Memory for blocks that were read.
+        cache_bytes: ByteSize = Start::Default("32MiB"), between(MIB, 64 * 1024 * MIB); Restart
+        /// Memory in which what was written gathers before it is written to tables; a burst may take four times as much.
+        write_buffer_bytes: ByteSize = Start::Default("32MiB"), between(MIB, 1024 * MIB); Restart
     }
 
     /// The process.

@@ -124,7 +124,12 @@ pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
         Durability::Commit => store::Durability::Commit,
         Durability::Memory => store::Durability::Memory,
     };
-    EmbeddedSettings { durability, ..EmbeddedSettings::new(&config.store.path) }
+    EmbeddedSettings {
+        durability,
+        cache_bytes: config.store.cache_bytes.0,
+        write_buffer_bytes: config.store.write_buffer_bytes.0,
+        ..EmbeddedSettings::new(&config.store.path)
+    }
 }
 
 /// What an acknowledgement promises, as operators are told.
