@@ -5,9 +5,11 @@
 //! from what is on disk, without the commit that failed. Reads go on meanwhile. The backend lives on the writer's thread, its
 //! [`ReadSide`] on the readers'.
 
+mod acknowledged;
 mod cache;
 mod codec;
 mod draft;
+mod files;
 mod journal;
 mod keys;
 mod lists;
@@ -32,6 +34,7 @@ use super::backend::{Backend, Outcome, ReadSide};
 use crate::types::Millis;
 use crate::types::storage::{Answer, Read, StoreFault, Write};
 
+use acknowledged::Acknowledged;
 use draft::Ledger;
 use journal::{Keep, MARK, Mark};
 use open::Folder;
@@ -81,6 +84,7 @@ pub struct EmbeddedBackend {
     /// The last commit that was applied, and the last that is on disk.
     number: u64,
     synced: u64,
+    acknowledged: Acknowledged,
     failed: Option<Failed>,
     /// The conversation at which pruning goes on.
     prune_at: u64,
@@ -127,7 +131,12 @@ impl EmbeddedBackend {
     pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedBackend, StoreOpenFault> {
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
-        let (tables, mark) = open_tables(&folder, &settings, &first_uses_since, Keep::All)?;
+        let acknowledged = folder.acknowledged()?;
+        let known = acknowledged.commit();
+        let (tables, mark) = open_tables(&folder, &settings, &first_uses_since, Keep::All { acknowledged: known })?;
+        if mark.number < known {
+            return Err(StoreOpenFault::Journal { fault: journal::ends_early(&folder.database(), mark.number, known) });
+        }
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
         let seed = seed(&tables).map_err(trouble)?;
         let ledger = Ledger::load(&tables, seed).map_err(trouble)?;
@@ -139,6 +148,7 @@ impl EmbeddedBackend {
             first_uses_since,
             number: mark.number,
             synced: mark.number,
+            acknowledged,
             failed: None,
             prune_at: 0,
             #[cfg(test)]
@@ -230,6 +240,7 @@ fn open_tables(
     keep: Keep,
 ) -> Result<(Tables, Mark), StoreOpenFault> {
     let path = folder.database();
+    files::check_lists(&path).map_err(|fault| StoreOpenFault::File { fault })?;
     let cut = journal::mend(&path, keep).map_err(|fault| StoreOpenFault::Journal { fault })?;
     if cut > 0 {
         tracing::warn!(bytes = cut, "cut an unfinished commit from the journal; it had not been acknowledged");
@@ -244,10 +255,12 @@ fn open_tables(
         };
         Ok((tables, mark))
     };
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble)),
-        Err(_) => Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
-    }
+    let fault = match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(Ok(opened)) => return Ok(opened),
+        Ok(Err(trouble)) => StoreOpenFault::trouble(&path, &trouble),
+        Err(_) => StoreOpenFault::Database { path: path.clone(), reason: "its files are damaged".to_owned() },
+    };
+    Err(files::find_damaged(&path).map_or(fault, |fault| StoreOpenFault::File { fault }))
 }
 
 /// Of the hashes that name first uses: chosen once, kept with the data.
@@ -326,7 +339,11 @@ impl Backend for EmbeddedBackend {
     }
 
     fn tend(&mut self) {
-        if self.recover().is_err() || self.number == self.synced {
+        if self.recover().is_err() {
+            return;
+        }
+        self.acknowledged.raise(self.synced);
+        if self.number == self.synced {
             return;
         }
         let persisted = match &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
@@ -350,6 +367,7 @@ impl Drop for EmbeddedBackend {
         {
             tracing::error!(%reason, "the store could not write its last mark");
         }
+        self.acknowledged.raise(self.synced);
         // Readers may live on; the folder is to be free.
         "the store has ended".clone_into(&mut self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner));
         drop(self.shared.tables.write().unwrap_or_else(PoisonError::into_inner).take());

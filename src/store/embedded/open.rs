@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::acknowledged::Acknowledged;
+use super::files::FileFault;
 use super::journal::JournalFault;
 use super::tables::Trouble;
 
@@ -21,14 +23,20 @@ pub enum StoreOpenFault {
     #[error("cannot use {} as data folder: {source}; set store.path to a folder on a local disk", path.display())]
     Unusable { path: PathBuf, source: io::Error },
     #[error(
-        "{} has data format {found}, this version knows formats up to {known}: start a newer version, or set another store.path",
+        "{} names data format {found}, this version knows formats up to {known}: start a newer version, or set store.path to another \
+         folder",
         path.display()
     )]
     Newer { path: PathBuf, found: u64, known: u64 },
-    #[error("{} is no format file of this program: it is damaged, or store.path belongs to something else", path.display())]
+    #[error(
+        "{} is no format file of this program: it is damaged, then restore it from a backup, or store.path belongs to something else",
+        path.display()
+    )]
     Format { path: PathBuf },
     #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
     Journal { fault: JournalFault },
+    #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
+    File { fault: FileFault },
     #[error("the database in {} cannot be opened: {reason}; restore a backup, or move it away to start empty", path.display())]
     Database { path: PathBuf, reason: String },
 }
@@ -82,6 +90,12 @@ impl Folder {
         self.path.join(DATABASE)
     }
 
+    /// How far acknowledgements have come.
+    pub fn acknowledged(&self) -> Result<Acknowledged, StoreOpenFault> {
+        let path = self.path.join(ACKNOWLEDGED);
+        Acknowledged::open(&path).map_err(|source| StoreOpenFault::Unusable { path, source })
+    }
+
     /// An error when the disk does not take what starting again needs.
     pub fn probe(&self) -> io::Result<()> {
         let path = self.path.join(PROBE);
@@ -118,9 +132,7 @@ impl Folder {
         };
         match text.trim_end().strip_prefix(FORMAT_TEXT).and_then(|number| number.parse::<u64>().ok()) {
             Some(FORMAT_NUMBER) => Ok(()),
-            Some(found) if found > FORMAT_NUMBER => {
-                Err(StoreOpenFault::Newer { path: self.path.clone(), found, known: FORMAT_NUMBER })
-            }
+            Some(found) if found > FORMAT_NUMBER => Err(StoreOpenFault::Newer { path, found, known: FORMAT_NUMBER }),
             _ => Err(StoreOpenFault::Format { path }),
         }
     }
@@ -135,6 +147,7 @@ impl Folder {
     }
 }
 
+const ACKNOWLEDGED: &str = "corehub.acknowledged";
 const LOCK: &str = "corehub.lock";
 const FORMAT: &str = "corehub.format";
 const FORMAT_FRESH: &str = "corehub.format.new";
