@@ -84,17 +84,18 @@ fn a_slow_sync_holds_up_acknowledgements_and_nothing_else() {
     let mut client = Client::connect(&run.stage.server, "patient");
     tell(&run, "slow-sync 500");
     for round in 0..5 {
-        let id = format!("slow-{round}");
+        let (id, begun) = (format!("slow-{round}"), Instant::now());
         let data = json!({"to_user_id": "peer", "content": "x"});
         client.send_json(&json!({"type": "send_message", "message_id": id, "data": data}));
         client.send_json(&json!({"type": "ping", "message_id": format!("ping-{round}")}));
         let first = client.take_where("an answer", |envelope| envelope["message_id"].as_str().is_some());
         assert_eq!(first["type"], "pong", "a ping waits for the disk: {first}");
         assert_eq!(client.reply_to(&id)["type"], "ack");
+        assert!(begun.elapsed() > Duration::from_millis(450), "acknowledged before a sync could end");
     }
     let begun = Instant::now();
-    run.wait_for_acks(50);
-    println!("slow sync: 50 acks in {} ms at 500 ms a sync", begun.elapsed().as_millis());
+    run.wait_for_acks(200);
+    println!("slow sync: 200 acks in {} ms at 500 ms a sync", begun.elapsed().as_millis());
     run.end(Ending::CutAll);
     run.start_again();
     run.wait_for_acks(50);
@@ -126,7 +127,8 @@ fn a_disk_that_fails_to_read_is_told_and_recovers() {
             run.stage.server.begin_again();
             assert_eq!(run.stage.server.wait_for_exit().code(), Some(1));
             let log = run.stage.server.log();
-            assert!(log.lines().last().is_some_and(|line| line.contains("/store")), "names no file: {log}");
+            let told = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+            assert!(told.contains("/store/") || told.contains("/corehub."), "names no file: {log}");
             tell(&run, "fail-reads off");
             run.start_again();
         }

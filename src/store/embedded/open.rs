@@ -20,7 +20,7 @@ pub enum StoreOpenFault {
     InUse { path: PathBuf, holder: String },
     #[error("no permission for the data folder {}: let this user own it (chown -R), or set store.path", path.display())]
     Permission { path: PathBuf },
-    #[error("cannot use {} as data folder: {source}; set store.path to a folder on a local disk", path.display())]
+    #[error("cannot use {} for data: {source}; set store.path to a folder on a local disk", path.display())]
     Unusable { path: PathBuf, source: io::Error },
     #[error(
         "{} names data format {found}, this version knows formats up to {known}: start a newer version, or set store.path to another \
@@ -128,7 +128,8 @@ impl Folder {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
                 return Err(StoreOpenFault::Format { path });
             }
-            Err(error) => return Err(unusable(error)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(unusable(error)),
+            Err(source) => return Err(StoreOpenFault::Unusable { path, source }),
         };
         match text.trim_end().strip_prefix(FORMAT_TEXT).and_then(|number| number.parse::<u64>().ok()) {
             Some(FORMAT_NUMBER) => Ok(()),
