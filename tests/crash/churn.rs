@@ -138,7 +138,7 @@ fn round(server: &Server, tokens: &[String], connections: u64, tally: &Tally, se
                 held: Vec::new(),
                 seed,
             };
-            let share = connections / WORKERS + u64::from(connections % WORKERS > 0);
+            let share = connections.div_ceil(WORKERS);
             scope.spawn(move || worker.work(share));
         }
     });

@@ -1,8 +1,8 @@
 //! Puts the real program through the ends, failures and strangers that a server meets, while clients talk, and lets an outside
 //! checker decide from what the clients saw whether anything that was acknowledged was lost, doubled, or moved.
 //!
-//! `COREHUB_CRASH_KILLS`, `_DRAINS`, `_PAUSES`, `_BREAKS`, `_FLIPS` and `_CHURN` say how often, `_SEED` repeats the random choices
-//! of a run. What needs a disk that loses what was not synced is started by `scripts/powercut`.
+//! `COREHUB_CRASH_KILLS`, `_DRAINS`, `_PAUSES`, `_BREAKS`, `_FLIPS` and `_CHURN` say how often, `_SEED` repeats the random
+//! choices of a run. What needs a disk that loses what was not synced is started by `scripts/powercut`.
 
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]

@@ -18,12 +18,22 @@ pub struct Sight {
     pub refused: BTreeSet<String>,
     /// Conversations that were read as a whole.
     pub readable: usize,
+    /// A member of a group that cannot be attached is sent away, for its other conversations too.
+    pub locked_out: bool,
 }
 
 /// Looks at everything; the first thing that is not as it was ends it.
 pub fn look(server: &Server, specimen: &Specimen) -> Result<Sight, String> {
+    let mut sight = Sight { refused: BTreeSet::new(), readable: 0, locked_out: false };
+    match look_around(server, specimen, &mut sight) {
+        Err(fault) if fault == LOCKED_OUT => sight.locked_out = true,
+        seen => seen?,
+    }
+    Ok(sight)
+}
+
+fn look_around(server: &Server, specimen: &Specimen, sight: &mut Sight) -> Result<(), String> {
     let mut witness = Witness::enter(server, WRITER, "witness")?;
-    let mut sight = Sight { refused: BTreeSet::new(), readable: 0 };
     for (conversation, log) in &specimen.logs {
         let whole = witness.read(conversation, log)? & witness.repeat(conversation, log)?;
         // What is new must be taken where the old can be read, and never in its place.
@@ -33,9 +43,8 @@ pub fn look(server: &Server, specimen: &Specimen) -> Result<Sight, String> {
             false => drop(sight.refused.insert(conversation.clone())),
         }
     }
-    witness.list(specimen, &mut sight)?;
-    receive(server, specimen, &mut sight)?;
-    Ok(sight)
+    witness.list(specimen, sight)?;
+    receive(server, specimen, sight)
 }
 
 /// The groups as a member sees them who has missed everything.
@@ -181,11 +190,13 @@ impl Witness {
         match self.link.hear() {
             Heard::Envelope(envelope) => Ok(Some(envelope)),
             Heard::Nothing => Ok(None),
+            Heard::Ended(Some(4100)) => Err(LOCKED_OUT.to_owned()),
             Heard::Ended(code) => Err(format!("the connection ended with {code:?}")),
         }
     }
 }
 
+const LOCKED_OUT: &str = "sent away with 4100";
 const REFUSALS: [&str; 2] = ["STORE_UNAVAILABLE", "INTERNAL"];
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 const RECEIVE_MAX: Duration = Duration::from_secs(4);

@@ -87,10 +87,10 @@ fn list(keyspace: &Path) -> Result<Option<PathBuf>, FileFault> {
     let path = keyspace.join(format!("v{number}"));
     match checksum_of(&path)? {
         Some(found) if found == checksum => Ok(Some(path)),
-        Some(_) => Err(FileFault::Damaged {
-            path,
-            what: "it is not the list of tables that was written, or current beside it is wrong".to_owned(),
-        }),
+        Some(_) => {
+            let what = format!("it is not the list of tables that {} names, or that is damaged", pointer.display());
+            Err(FileFault::Damaged { path, what })
+        }
         None => Err(FileFault::Damaged { path: pointer, what: "it names a list of tables that is not there".to_owned() }),
     }
 }

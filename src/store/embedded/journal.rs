@@ -49,7 +49,7 @@ pub enum Keep {
 pub enum JournalFault {
     #[error("journal {} is damaged at byte {at}, among messages that had been acknowledged", path.display())]
     Damaged { path: PathBuf, at: u64 },
-    #[error("journal {} ends with commit {last}, but commit {acknowledged} had been acknowledged: its end is missing", path.display())]
+    #[error("journal {} ends with commit {last}, but {acknowledged} had been acknowledged: its end is missing", path.display())]
     EndsEarly { path: PathBuf, last: u64, acknowledged: u64 },
     #[error("cannot read journal {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },

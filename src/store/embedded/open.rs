@@ -23,13 +23,13 @@ pub enum StoreOpenFault {
     #[error("cannot use {} for data: {source}; set store.path to a folder on a local disk", path.display())]
     Unusable { path: PathBuf, source: io::Error },
     #[error(
-        "{} names data format {found}, this version knows formats up to {known}: start a newer version, or set store.path to another \
-         folder",
+        "{} names data format {found}, this version knows formats up to {known}: start a newer version, or set store.path \
+         to another folder",
         path.display()
     )]
     Newer { path: PathBuf, found: u64, known: u64 },
     #[error(
-        "{} is no format file of this program: it is damaged, then restore it from a backup, or store.path belongs to something else",
+        "{} is no format file of this program: it is damaged, then restore it from a backup, or store.path is of something else",
         path.display()
     )]
     Format { path: PathBuf },
