@@ -72,7 +72,7 @@ impl View<'_> {
         for row in self.rows(user)? {
             let (id, row) = row?;
             device_known |= row.delivered.iter().any(|(known, _)| *known == hash);
-            conversations.push(self.row_as_seen(id, &row, hash)?);
+            conversations.push(self.row_as_seen(id.clone(), &row, hash).or_else(|trouble| unreadable(id, &row, hash, trouble))?);
         }
         Ok(UserState { device_known, conversations, last_seen: self.last_seen(user)? })
     }
@@ -100,16 +100,7 @@ impl View<'_> {
             Some(guard) => keys::seq_of(&guard.key()?).unwrap_or_default(),
             None => self.head_of(&id)?,
         };
-        let delivered_any = row.delivered.iter().map(|(_, seq)| *seq).max().unwrap_or_default();
-        Ok(UserConversation {
-            conversation: id,
-            head,
-            start_seq: row.start_seq,
-            read_seq: row.read_seq,
-            delivered_device: row.delivered.iter().find(|(known, _)| *known == device).map(|(_, seq)| *seq),
-            delivered_any: delivered_any.max(row.start_seq),
-            recent_from: None,
-        })
+        Ok(seen(id, row, device, head))
     }
 
     /// All rows of a user.
@@ -335,3 +326,29 @@ impl Hidden {
 
 /// [`RangePage::covered`] when nothing was looked at.
 const NOTHING: (Seq, Seq) = (Seq(1), Seq(0));
+
+/// A conversation whose log is damaged at its end, so that nobody can tell how long it is. There is more than was delivered:
+/// reading that is refused, while the user's other conversations go on. A disk that fails to read may read the next time: then
+/// nothing is said of any.
+fn unreadable(id: ConversationId, row: &RowRecord, device: u64, trouble: Trouble) -> Result<UserConversation, Trouble> {
+    if !trouble.is_damage() {
+        return Err(trouble);
+    }
+    tracing::error!(conversation = %id, reason = %trouble, "the end of a log cannot be read");
+    let mut conversation = seen(id, row, device, Seq::NONE);
+    conversation.head = conversation.delivered_device.unwrap_or_default().max(conversation.delivered_any).next();
+    Ok(conversation)
+}
+
+fn seen(id: ConversationId, row: &RowRecord, device: u64, head: Seq) -> UserConversation {
+    let delivered_any = row.delivered.iter().map(|(_, seq)| *seq).max().unwrap_or_default();
+    UserConversation {
+        conversation: id,
+        head,
+        start_seq: row.start_seq,
+        read_seq: row.read_seq,
+        delivered_device: row.delivered.iter().find(|(known, _)| *known == device).map(|(_, seq)| *seq),
+        delivered_any: delivered_any.max(row.start_seq),
+        recent_from: None,
+    }
+}

@@ -126,6 +126,18 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// What is on disk is not what was written: asking again does not help.
+    pub fn is_damage(&self) -> bool {
+        let mut cause: Option<&dyn std::error::Error> = Some(self);
+        while let Some(error) = cause {
+            if error.is::<std::io::Error>() {
+                return false;
+            }
+            cause = error.source();
+        }
+        true
+    }
+
     /// Says where a damaged record lies.
     pub fn at(space: Space, place: impl Into<String>) -> impl FnOnce(Damaged) -> Trouble {
         move |Damaged| Trouble::Damaged { table: space.name(), place: place.into() }

@@ -229,6 +229,8 @@ fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
             }
             bytes.truncate(end + 100);
             std::fs::write(&path, &bytes).unwrap();
+            // Of the last round's commits nobody was told.
+            std::fs::remove_file(elsewhere.path().join("corehub.acknowledged")).unwrap();
             match open_with(elsewhere.path(), Durability::Commit) {
                 Ok(mut backend) => {
                     cut += 1;
@@ -250,6 +252,27 @@ fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
         }
     }
     assert!(cut > 20 && refused > 10, "{cut} {refused}");
+}
+
+#[test]
+fn a_journal_that_lost_its_acknowledged_end_is_refused() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let conversation = private("a", "b");
+    let mut backend = open(folder.path());
+    fill(&mut backend, &conversation, 1, 9);
+    let earlier = journal(folder.path()).2;
+    fill(&mut backend, &conversation, 10, 10);
+    backend.tend();
+    copy(folder.path(), elsewhere.path());
+    drop(backend);
+    let (path, whole, end) = journal(elsewhere.path());
+    for length in [0, earlier / 3, earlier, earlier + 1, end - 1] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let fault = open_with(elsewhere.path(), Durability::Commit).err().expect("its end is missing").to_string();
+        assert!(fault.contains("0.jnl") && fault.contains("acknowledged"), "{length} of {end}: {fault}");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(contents(&mut open(elsewhere.path()), &conversation), Ok(expected(10)));
 }
 
 #[test]
