@@ -7,6 +7,7 @@ use fjall::{Iter, OwnedWriteBatch, Slice};
 
 use super::cache::Recent;
 use super::codec::{ConversationRecord, RowRecord, decode_head};
+use super::heads::Heads;
 use super::keys;
 use super::tables::{Look, Space, Tables, Trouble};
 use crate::types::record::Message;
@@ -28,6 +29,8 @@ pub struct Ledger {
     /// None: known not to exist.
     rows: Recent<Slice, Option<RowRecord>>,
     pending: [BTreeMap<Slice, Option<Slice>>; Space::ALL.len()],
+    /// Where logs end once this batch is committed.
+    heads: Vec<(u64, Seq)>,
     undo: Vec<Undo>,
     /// The number of the next new conversation.
     next_number: u64,
@@ -40,6 +43,7 @@ enum Undo {
     Pending(Space, Slice, Option<Option<Slice>>),
     Conversation(ConversationId, Option<Conversation>),
     Row(Slice, Option<Option<RowRecord>>),
+    Head,
 }
 
 impl Ledger {
@@ -54,6 +58,7 @@ impl Ledger {
             conversations: Recent::new(CONVERSATIONS_MAX),
             rows: Recent::new(ROWS_MAX),
             pending: Default::default(),
+            heads: Vec::new(),
             undo: Vec::new(),
             next_number: last + 1,
             seed,
@@ -83,6 +88,9 @@ impl Ledger {
                     self.rows.put(&key, row);
                 }
                 Undo::Row(key, None) => self.rows.remove(&key),
+                Undo::Head => {
+                    self.heads.pop();
+                }
             }
         }
     }
@@ -104,6 +112,11 @@ impl Ledger {
         }
         self.conversations.trim();
         self.rows.trim();
+    }
+
+    /// Tells readers where logs end, once what was poured last is committed.
+    pub fn publish(&mut self, heads: &Heads) {
+        self.heads.drain(..).for_each(|(number, head)| heads.moved(number, head));
     }
 
     /// Retention has moved the beginning of a log.
@@ -204,6 +217,8 @@ impl Draft<'_> {
         let value = super::codec::encode_message(message, &key);
         self.put(Space::Messages, key, value);
         conversation.head = message.seq;
+        self.ledger.heads.push((conversation.record.number, message.seq));
+        self.ledger.undo.push(Undo::Head);
         if message.created_at < conversation.newest {
             let record = &mut conversation.record;
             record.slack_ms = record.slack_ms.max(conversation.newest.0 - message.created_at.0);

@@ -8,6 +8,7 @@
 mod cache;
 mod codec;
 mod draft;
+mod heads;
 mod journal;
 mod keys;
 mod lists;
@@ -167,6 +168,7 @@ impl EmbeddedBackend {
         if std::mem::take(&mut self.sync_fails) {
             return Err("injected".to_owned());
         }
+        self.ledger.publish(tables.heads());
         self.number = mark.number;
         if durability == Durability::Commit {
             self.synced = mark.number;

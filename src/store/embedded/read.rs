@@ -35,7 +35,7 @@ impl View<'_> {
 
     fn head_of(&self, id: &ConversationId) -> Result<Seq, Trouble> {
         match self.conversation_record(id)? {
-            Some(record) => self.head(&record),
+            Some(record) => Ok(self.head_now(record.number)?.unwrap_or_else(|| record.first_kept.previous())),
             None => Ok(Seq::NONE),
         }
     }
@@ -74,11 +74,13 @@ impl View<'_> {
     }
 
     fn row_as_seen(&self, id: ConversationId, row: &RowRecord, device: u64) -> Result<UserConversation, Trouble> {
-        let head = match self.log(row.number, Seq(0), Seq(u64::MAX)).next_back() {
-            Some(guard) => keys::seq_of(&guard.key()?).unwrap_or_default(),
+        let head = match self.head_now(row.number)? {
+            Some(head) => head,
             None => self.head_of(&id)?,
         };
         let delivered_any = row.delivered.iter().map(|(_, seq)| *seq).max().unwrap_or_default();
+        // The row may be of a commit whose end of the log is just being remembered.
+        let head = head.max(row.read_seq).max(delivered_any).max(row.start_seq);
         Ok(UserConversation {
             conversation: id,
             head,
