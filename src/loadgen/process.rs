@@ -75,6 +75,15 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Bytes that it has caused to be written to disks so far (`/proc/PID/io`), those not yet written back included.
+    pub fn written_bytes(&self) -> BenchResult<u64> {
+        let path = self.folder.join("io");
+        let text = fs::read_to_string(&path).map_err(BenchError::io(format!("read {}", path.display())))?;
+        Ok(field_bytes(&text, "write_bytes:") / 1024)
+    }
+}
+
 /// The same for the calling thread.
 pub fn this_thread_times() -> Times {
     let busy = clock_gettime(ClockId::ThreadCPUTime);
