@@ -102,7 +102,7 @@ impl Bench {
             created_at: Millis(at),
             extra: None,
         };
-        Write::Append(Box::new(Append { message, head, dedupe_since: Millis(0) }))
+        Write::Append(Box::new(Append { message, head, dedupe_since: Millis(0), repeat_only: false }))
     }
 }
 

@@ -242,7 +242,7 @@ options! {
     /// Who is online.
     presence: Presence {
         /// Who sees it: everyone, or people who share a conversation.
-        visible: PresenceVisible = Start::Default("everyone"); Unsupported
+        visible: PresenceVisible = Start::Default("everyone"); Restart
         /// Users one connection may subscribe to.
         watches_max: u32 = Start::Default("1000"), between(0, 1_000_000); Restart
     }
@@ -255,6 +255,9 @@ options! {
         durability: Durability = Start::Default("commit"); Restart
         /// The data folder; it belongs to one process.
         path: PathBuf = Start::Default("corehub-data"); Restart
+        /// Seals message bodies with AES-256-GCM under the first key of this file: lines of `ID KEY` that `corehub store key`
+        /// prints. All its keys open. Unset: bodies are kept as they are.
+        encryption_key_file: Option<PathBuf> = Start::Unset("\"/etc/corehub/store.keys\""); Restart
         /// Requests of one shard that may wait for the store; one more is answered 503 with `retry_after_ms`.
         queue: u32 = Start::Default("65536"), between(64, 1 << 22); Restart
         /// Threads that read.

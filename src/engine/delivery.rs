@@ -227,7 +227,7 @@ impl Shard {
         let frame = Frame::shared(whisper.frame.clone());
         for member in &room.members {
             let Some(session) = self.sessions[member.slot as usize].as_deref_mut() else { continue };
-            push_ephemeral(session, &whisper, &frame, bytes_max, turn);
+            push_ephemeral(session, &whisper, &frame, bytes_max, &mut self.counters.shed, turn);
         }
     }
 
@@ -235,13 +235,22 @@ impl Shard {
         let bytes_max = self.settings.outbox_bytes_max;
         let frame = Frame::shared(whisper.frame.clone());
         for session in sessions {
+            let mut shed = 0;
             let Some(session) = self.ready(*session) else { continue };
-            push_ephemeral(session, &whisper, &frame, bytes_max, turn);
+            push_ephemeral(session, &whisper, &frame, bytes_max, &mut shed, turn);
+            self.counters.shed += shed;
         }
     }
 }
 
-fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, bytes_max: usize, turn: &mut Turn<'_>) {
+fn push_ephemeral(
+    session: &mut Session,
+    whisper: &Whisper,
+    frame: &Frame,
+    bytes_max: usize,
+    shed: &mut u64,
+    turn: &mut Turn<'_>,
+) {
     if session.id == whisper.except || !session.is_ready() {
         return;
     }
@@ -259,9 +268,10 @@ fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, bytes
     };
     // A reader who has stopped finds what receipts and events said in history and lists when it comes back to life.
     if lane == Lane::Reply && session.outbox.lane_bytes(lane) > RECEIPT_BYTES_MAX {
+        *shed += 1;
         return;
     }
-    if session.outbox.push_keyed(lane, whisper.key, frame.clone()) {
+    if session.outbox.push_keyed(lane, whisper.key, frame.clone(), shed) {
         turn.effects.dirty.push(session.key);
     }
 }

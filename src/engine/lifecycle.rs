@@ -39,7 +39,7 @@ impl Shard {
                     + self.random.u64(0..=self.settings.heartbeat_interval_ms / 2)
                     + self.settings.heartbeat_interval_ms / 2,
                 heard: now_ms,
-                pinged: false,
+                pinged: NEVER,
                 expiry: NEVER,
                 ack: NEVER,
                 persist: NEVER,
@@ -89,7 +89,7 @@ impl Shard {
     pub(super) fn heard(&mut self, key: SessionKey, now: Now) {
         if let Some(session) = self.session(key) {
             session.timers.heard = now.mono_ms();
-            session.timers.pinged = false;
+            session.timers.pinged = NEVER;
         }
     }
 
@@ -102,7 +102,7 @@ impl Shard {
         let Some(session) = self.session(key).filter(|session| !session.is_closing()) else { return };
         // Once many wait, a newer pong replaces the last (RFC 6455 section 5.5.3 allows to answer the latest ping only).
         let key_or_none = if session.outbox.lane_bytes(Lane::Control) > PONG_BYTES_MAX { PONG_KEY } else { 0 };
-        if session.outbox.push_keyed(Lane::Control, key_or_none, frame) {
+        if session.outbox.push_keyed(Lane::Control, key_or_none, frame, &mut 0) {
             turn.effects.dirty.push(key);
         }
     }
@@ -234,7 +234,7 @@ impl Shard {
         if session.reading_held {
             // Whoever takes what was asked for is alive, though its pong is not read yet.
             session.timers.heard = turn.now.mono_ms();
-            session.timers.pinged = false;
+            session.timers.pinged = NEVER;
         }
         if session.outbox.lane_bytes(Lane::Message) == 0 {
             session.sync_has_left();
@@ -392,7 +392,11 @@ impl Shard {
         let now_ms = turn.now.mono_ms();
         let (interval, timeout) = (self.settings.heartbeat_interval_ms, self.settings.heartbeat_timeout_ms);
         let Some(session) = self.session(key) else { return false };
-        if session.timers.pinged {
+        if session.timers.pinged != NEVER && now_ms < session.timers.pinged + timeout {
+            session.timers.beat = session.timers.pinged + timeout;
+            return true;
+        }
+        if session.timers.pinged != NEVER {
             self.close(key, CloseCode::NoPongOrAck, "no_pong_or_ack", turn);
             // Whoever does not answer pings will not answer a close frame.
             turn.effects.shut.push(key);
@@ -406,8 +410,9 @@ impl Shard {
             session.timers.beat = session.timers.heard + interval;
             return true;
         }
-        session.timers.pinged = true;
-        session.timers.beat = now_ms + timeout;
+        session.timers.pinged = now_ms;
+        // Answered, the next ping is an interval after this one; unanswered, it is judged when the timeout is over.
+        session.timers.beat = now_ms + interval.min(timeout);
         let frame = self.encoder.ping();
         self.enqueue(key, Lane::Control, frame, turn);
         true

@@ -93,8 +93,8 @@ pub struct Timers {
     pub beat: u64,
     /// Last sign of life.
     pub heard: u64,
-    /// A ping is unanswered.
-    pub pinged: bool,
+    /// When the ping was sent that is unanswered; NEVER when none is.
+    pub pinged: u64,
     pub expiry: u64,
     pub ack: u64,
     /// Delivery state goes to the store.

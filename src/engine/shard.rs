@@ -254,8 +254,8 @@ impl Shard {
         };
         match pending {
             Pending::LoadConversation(conversation) => self.conversation_loaded(conversation, reply.result, turn),
-            Pending::Append { conversation, asker, notification } => {
-                self.appended(conversation, asker, notification, reply.result, turn)
+            Pending::Append { conversation, asker, notification, refusal } => {
+                self.appended(conversation, asker, notification, refusal, reply.result, turn)
             }
             Pending::ChangeGroup(plan) => self.group_changed(*plan, reply.result, turn),
             Pending::LoadUser { asker } => self.user_loaded(&asker, reply.result, turn),
@@ -271,6 +271,7 @@ impl Shard {
             }
             Pending::List { asker } => self.list_read(asker, reply.result, turn),
             Pending::AckWhenDone { asker } => self.done(asker, reply.result, turn),
+            Pending::Contacts { asker, users, watch } => self.contacts_found(&asker, users, watch, reply.result, turn),
             Pending::PresenceLastSeen { asker, gather, entries } => {
                 self.presence_last_seen(&asker, gather, entries, reply.result, turn)
             }

@@ -88,7 +88,7 @@ impl Filler {
             created_at: Millis(self.at),
             extra: None,
         };
-        self.write(Write::Append(Box::new(Append { message, head: None, dedupe_since: Millis(self.at - 1) })))
+        self.write(Write::Append(Box::new(Append { message, head: None, dedupe_since: Millis(self.at - 1), repeat_only: false })))
     }
 
     /// The time of the last message.

@@ -124,7 +124,8 @@ pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
         Durability::Commit => store::Durability::Commit,
         Durability::Memory => store::Durability::Memory,
     };
-    EmbeddedSettings { durability, ..EmbeddedSettings::new(&config.store.path) }
+    let encryption_key_file = config.store.encryption_key_file.clone();
+    EmbeddedSettings { durability, encryption_key_file, ..EmbeddedSettings::new(&config.store.path) }
 }
 
 /// What an acknowledgement promises, as operators are told.

@@ -40,6 +40,7 @@ const PARTS: &[Part] = &[
     ("delivery state is monotone per device", deliveries),
     ("a device is known once it was", devices),
     ("last seen is kept per user", last_seen),
+    ("contacts share a conversation", contacts),
     ("retention leaves the end where it is", prune),
     ("content survives unchanged", content),
     ("summaries are paged, newest first", summaries),
@@ -130,7 +131,7 @@ impl Probe {
     fn append_write(&mut self, mut message: Message, dedupe_since: u64) -> Write {
         self.ids += 1;
         message.id = MessageId(self.ids);
-        Write::Append(Box::new(Append { message, head: None, dedupe_since: Millis(dedupe_since) }))
+        Write::Append(Box::new(Append { message, head: None, dedupe_since: Millis(dedupe_since), repeat_only: false }))
     }
 
     fn append(&mut self, message: Message) -> SharedMessage {
@@ -312,6 +313,17 @@ fn system_duplicates(mut probe: Probe) {
     assert!(matches!(probe.write(repeat), Answer::Duplicate { seq: Seq(1), .. }));
     // The system's ids are nobody else's.
     probe.append(message(&one, Some("a"), Some("x"), 1_000));
+    // Who may not write any more is told of what they wrote, and writes nothing.
+    let head = probe.head(&one);
+    let mut only_repeat = |client_id: &str| {
+        let mut write = probe.append_write(message(&one, Some("a"), Some(client_id), 2_000), 0);
+        let Write::Append(append) = &mut write else { unreachable!("an append was made") };
+        append.repeat_only = true;
+        probe.write(write)
+    };
+    assert!(matches!(only_repeat("x"), Answer::Duplicate { .. }));
+    assert!(matches!(only_repeat("new"), Answer::Done));
+    assert_eq!(probe.head(&one), head);
 }
 
 fn duplicate_window(mut probe: Probe) {
@@ -597,6 +609,18 @@ fn devices(mut probe: Probe) {
     assert!(!probe.user("b", "d").device_known, "devices belong to their user");
     probe.done(Write::Device { user: user("fresh"), device: device("d"), at: Millis(5), deliveries: vec![] });
     assert!(probe.user("fresh", "d").device_known, "also of a user without conversations");
+}
+
+fn contacts(mut probe: Probe) {
+    probe.append(message(&private("a", "b"), Some("a"), None, 1));
+    probe.make_group("g", &[("b", 0), ("c", 0)]);
+    probe.append(message(&ConversationId::system(&user("a")), None, None, 1));
+    probe.append(message(&ConversationId::system(&user("e")), None, None, 1));
+    for (name, expected) in [("a", &["b"][..]), ("b", &["a", "c"]), ("c", &["b"]), ("d", &[]), ("e", &[])] {
+        let others = ["a", "b", "c", "d", "e"].into_iter().filter(|other| *other != name).map(user).collect();
+        let Answer::Contacts(contacts) = probe.read(Read::Contacts { user: user(name), others }) else { panic!("{name}") };
+        assert!(contacts.iter().map(UserId::as_str).eq(expected.iter().copied()), "{name}: {contacts:?}");
+    }
 }
 
 fn last_seen(mut probe: Probe) {

@@ -59,6 +59,9 @@ pub struct Append {
     pub head: Option<Seq>,
     /// Client ids first used before this time no longer count as duplicates.
     pub dedupe_since: Millis,
+    /// Writes nothing: the sender may not write here any more, and is only told of what was written before. `Done` when the
+    /// `client_id` is new.
+    pub repeat_only: bool,
 }
 
 /// A change to a group. `members_put` is inserted or replaced, `members_removed` deleted, each with the user's own row.
@@ -90,6 +93,8 @@ pub enum Read {
     Locate { message_id: MessageId },
     /// When users were last connected.
     LastSeen { users: Vec<UserId> },
+    /// Who of `others` shares a conversation with `user`: has written to or been written to by them, or is in a group of theirs.
+    Contacts { user: UserId, others: Vec<UserId> },
     /// A user's conversations, the one with the newest message first. `cursor` is the `next` of an earlier answer.
     Summaries { user: UserId, limit: u32, cursor: Option<String> },
     /// A user's conversations with unread messages: own, recalled and hidden ones never count, notifications do.
@@ -150,6 +155,7 @@ pub enum Answer {
     Range(RangePage),
     Located(Option<SharedMessage>),
     LastSeen(Vec<(UserId, Option<Millis>)>),
+    Contacts(Vec<UserId>),
     Summaries {
         conversations: Vec<ConversationSummary>,
         next: Option<String>,

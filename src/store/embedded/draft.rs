@@ -8,6 +8,7 @@ use fjall::{Iter, OwnedWriteBatch, Slice};
 use super::cache::Recent;
 use super::codec::{ConversationRecord, RowRecord, decode_head};
 use super::heads::Heads;
+use super::keyring::Keyring;
 use super::keys;
 use super::tables::{Look, Space, Tables, Trouble};
 use crate::types::record::Message;
@@ -214,7 +215,7 @@ impl Draft<'_> {
     /// Puts a message with its `seq` at the end of its log.
     pub fn push(&mut self, mut conversation: Conversation, message: &Message) {
         let key = keys::message(conversation.record.number, message.seq);
-        let value = super::codec::encode_message(message, &key);
+        let value = super::codec::encode_message(message, &key, self.tables.keyring());
         self.put(Space::Messages, key, value);
         conversation.head = message.seq;
         self.ledger.heads.push((conversation.record.number, message.seq));
@@ -285,6 +286,10 @@ impl Look for Draft<'_> {
 
     fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter {
         self.tables.range(space, from, to)
+    }
+
+    fn keyring(&self) -> &Keyring {
+        self.tables.keyring()
     }
 }
 

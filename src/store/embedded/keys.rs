@@ -67,6 +67,11 @@ pub fn rows(user: &UserId) -> Slice {
     joined(&[user.as_str().as_bytes(), &[0]])
 }
 
+/// All rows of a user that are of groups.
+pub fn group_rows(user: &UserId) -> Slice {
+    joined(&[user.as_str().as_bytes(), &[0], b"g:"])
+}
+
 /// The conversation's id in the key of a row.
 pub fn row_conversation<'a>(key: &'a [u8], user: &UserId) -> &'a [u8] {
     key.get(user.as_str().len() + 1..).unwrap_or_default()

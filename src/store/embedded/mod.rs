@@ -7,9 +7,11 @@
 
 mod cache;
 mod codec;
+mod contacts;
 mod draft;
 mod heads;
 mod journal;
+mod keyring;
 mod keys;
 mod lists;
 mod open;
@@ -18,6 +20,8 @@ mod read;
 mod tables;
 mod write;
 
+#[cfg(test)]
+mod sealing_tests;
 #[cfg(test)]
 mod tests;
 
@@ -35,9 +39,11 @@ use crate::types::storage::{Answer, Read, StoreFault, Write};
 
 use draft::Ledger;
 use journal::{Keep, MARK, Mark};
+use keyring::Keyring;
 use open::Folder;
 use tables::{Look, Space, Tables, Trouble, Tuning};
 
+pub use keyring::{KeyFileFault, new_key_line};
 pub use open::StoreOpenFault;
 
 /// How to keep things on disk.
@@ -50,6 +56,8 @@ pub struct EmbeddedSettings {
     pub cache_bytes: u64,
     /// Memory about which what was written goes from memory to tables. A burst may take some times as much.
     pub write_buffer_bytes: u64,
+    /// Keys that bodies are sealed with; None: bodies are kept as they are.
+    pub encryption_key_file: Option<PathBuf>,
 }
 
 impl EmbeddedSettings {
@@ -59,6 +67,7 @@ impl EmbeddedSettings {
             durability: Durability::Commit,
             cache_bytes: CACHE_BYTES,
             write_buffer_bytes: WRITE_BUFFER_BYTES,
+            encryption_key_file: None,
         }
     }
 }
@@ -75,6 +84,7 @@ pub enum Durability {
 /// The store on disk.
 pub struct EmbeddedBackend {
     settings: EmbeddedSettings,
+    keyring: Arc<Keyring>,
     shared: Arc<Shared>,
     ledger: Ledger,
     /// What [`Tables::open`] drops first uses by.
@@ -124,17 +134,20 @@ impl EmbeddedBackend {
     /// Opens the store, which may be empty, and recovers what was acknowledged before the last end, however that came.
     ///
     /// # Errors
-    /// When the folder cannot be used, another process has it, a newer version wrote it, or its files are damaged.
+    /// When the folder cannot be used, another process has it, a newer version wrote it, its files are damaged, or its keys are
+    /// not at hand.
     pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedBackend, StoreOpenFault> {
+        let keyring = Arc::new(settings.encryption_key_file.as_deref().map(Keyring::load).transpose()?.unwrap_or_default());
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
-        let (tables, mark) = open_tables(&folder, &settings, &first_uses_since, Keep::All)?;
+        let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All)?;
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
         let seed = seed(&tables).map_err(trouble)?;
         let ledger = Ledger::load(&tables, seed).map_err(trouble)?;
         let shared = Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) };
         Ok(EmbeddedBackend {
             settings,
+            keyring,
             shared: Arc::new(shared),
             ledger,
             first_uses_since,
@@ -212,8 +225,8 @@ impl EmbeddedBackend {
         let mut open = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
         drop(open.take());
         let keep = Keep::UpTo(acknowledged);
-        let (tables, mark) =
-            open_tables(&self.folder, &self.settings, &self.first_uses_since, keep).map_err(|fault| fault.to_string())?;
+        let opened = open_tables(&self.folder, &self.settings, &self.keyring, &self.first_uses_since, keep);
+        let (tables, mark) = opened.map_err(|fault| fault.to_string())?;
         if mark.number < acknowledged {
             return Err(format!("the disk has lost what was acknowledged: commit {} of {acknowledged}", mark.number));
         }
@@ -228,6 +241,7 @@ impl EmbeddedBackend {
 fn open_tables(
     folder: &Folder,
     settings: &EmbeddedSettings,
+    keyring: &Arc<Keyring>,
     first_uses_since: &Arc<AtomicU64>,
     keep: Keep,
 ) -> Result<(Tables, Mark), StoreOpenFault> {
@@ -236,7 +250,8 @@ fn open_tables(
     if cut > 0 {
         tracing::warn!(bytes = cut, "cut an unfinished commit from the journal; it had not been acknowledged");
     }
-    let tuning = Tuning { cache_bytes: settings.cache_bytes, write_buffer_bytes: settings.write_buffer_bytes };
+    let EmbeddedSettings { cache_bytes, write_buffer_bytes, .. } = *settings;
+    let tuning = Tuning { cache_bytes, write_buffer_bytes, keyring: keyring.clone() };
     let open = || -> Result<(Tables, Mark), Trouble> {
         let tables = Tables::open(&path, &tuning, first_uses_since)?;
         tables.database().persist(PersistMode::SyncAll)?;
@@ -246,10 +261,12 @@ fn open_tables(
         };
         Ok((tables, mark))
     };
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble)),
-        Err(_) => Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
-    }
+    let opened = match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble))?,
+        Err(_) => return Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
+    };
+    keyring.admit(&opened.0, &settings.path)?;
+    Ok(opened)
 }
 
 /// Of the hashes that name first uses: chosen once, kept with the data.

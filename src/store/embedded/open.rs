@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::journal::JournalFault;
+use super::keyring::KeyFileFault;
 use super::tables::Trouble;
 
 /// Why the store cannot be opened. Every message says what to change.
@@ -27,6 +28,26 @@ pub enum StoreOpenFault {
     Newer { path: PathBuf, found: u64, known: u64 },
     #[error("{} is no format file of this program: it is damaged, or store.path belongs to something else", path.display())]
     Format { path: PathBuf },
+    #[error(
+        "messages in {} are sealed with {ids}: set store.encryption_key_file to the file that holds these keys",
+        path.display()
+    )]
+    Sealed { path: PathBuf, ids: String },
+    #[error(
+        "messages in {} are sealed with {ids}, of which {} holds none: put these keys into it, or name the right file in \
+         store.encryption_key_file",
+        path.display(),
+        file.display()
+    )]
+    NoneOfTheKeys { path: PathBuf, ids: String, file: PathBuf },
+    #[error(
+        "key {id} of {} is not the one that messages in {} are sealed with: put that one back, or give the new one another id",
+        file.display(),
+        path.display()
+    )]
+    WrongKey { path: PathBuf, id: String, file: PathBuf },
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileFault),
     #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
     Journal { fault: JournalFault },
     #[error("the database in {} cannot be opened: {reason}; restore a backup, or move it away to start empty", path.display())]
@@ -102,8 +123,8 @@ impl Folder {
         writeln!(lock, "{}", std::process::id())
     }
 
-    /// Writes the format where nothing is yet, and refuses what a newer version wrote. Older formats would be brought up to date
-    /// here; there are none yet.
+    /// Writes the format where nothing is yet, refuses what a newer version wrote, and brings up to date what an older one did:
+    /// format 1 differs from 2 only in that no message is sealed.
     fn check_format(&self, unusable: impl Fn(io::Error) -> StoreOpenFault) -> Result<(), StoreOpenFault> {
         let path = self.path.join(FORMAT);
         let text = match std::fs::read_to_string(&path) {
@@ -118,6 +139,7 @@ impl Folder {
         };
         match text.trim_end().strip_prefix(FORMAT_TEXT).and_then(|number| number.parse::<u64>().ok()) {
             Some(FORMAT_NUMBER) => Ok(()),
+            Some(1) => self.write_format().map_err(unusable),
             Some(found) if found > FORMAT_NUMBER => {
                 Err(StoreOpenFault::Newer { path: self.path.clone(), found, known: FORMAT_NUMBER })
             }
@@ -139,7 +161,7 @@ const LOCK: &str = "corehub.lock";
 const FORMAT: &str = "corehub.format";
 const FORMAT_FRESH: &str = "corehub.format.new";
 const FORMAT_TEXT: &str = "corehub data format ";
-const FORMAT_NUMBER: u64 = 1;
+const FORMAT_NUMBER: u64 = 2;
 const DATABASE: &str = "store";
 const PROBE: &str = "corehub.probe";
 const PROBE_BYTES: usize = 1 << 20;

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use fjall::Slice;
 
 use super::EmbeddedBackend;
-use super::codec::{ConversationRecord, decode_conversation_id, decode_head, decode_message};
+use super::codec::{ConversationRecord, decode_conversation_id, decode_head, decode_outline};
 use super::draft::Draft;
 use super::keys;
 use super::tables::{Look, Space, Trouble};
@@ -52,7 +52,7 @@ impl Draft<'_> {
             if decode_head(&key, &bytes).map_err(place())?.created_at >= before {
                 break;
             }
-            let message = decode_message(&key, &bytes, id, seq).map_err(place())?;
+            let message = decode_outline(&key, &bytes, id, seq).map_err(place())?;
             self.delete(Space::Messages, Slice::from(&key[..]));
             self.delete(Space::Ids, keys::message_id(message.id));
             kept = seq.next();

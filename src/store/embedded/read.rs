@@ -18,6 +18,7 @@ impl View<'_> {
             Read::Head { conversation } => Answer::Head(self.head_of(conversation)?),
             Read::Group { group } => Answer::Group(self.group(group)?),
             Read::User { user, device } => Answer::User(Box::new(self.user(user, device)?)),
+            Read::Contacts { user, others } => Answer::Contacts(self.contacts(user, others)?),
             Read::Row { user, device, conversation } => Answer::Row(self.one_row(user, device, conversation)?),
             Read::Range(query) => Answer::Range(self.page(query)?),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)?),
@@ -120,7 +121,7 @@ impl View<'_> {
         let key = keys::message(number, Seq(seq));
         let Some(bytes) = self.get(Space::Messages, &key)? else { return Ok(None) };
         let conversation = self.conversation_id(number)?;
-        decode(&key, &bytes, &conversation, Seq(seq)).map(Some)
+        self.decode(&key, &bytes, &conversation, Seq(seq)).map(Some)
     }
 
     fn page(&self, query: &RangeQuery) -> Result<RangePage, Trouble> {
@@ -144,7 +145,7 @@ impl View<'_> {
             if hidden.has(seq)? {
                 continue;
             }
-            let message = decode(&key, &bytes, &query.conversation, seq)?;
+            let message = self.decode(&key, &bytes, &query.conversation, seq)?;
             if !within(query, message.created_at) {
                 continue;
             }
@@ -205,6 +206,11 @@ impl View<'_> {
         }
         Ok(Seq(low))
     }
+
+    pub(super) fn decode(&self, key: &Slice, bytes: &Slice, id: &ConversationId, seq: Seq) -> Result<SharedMessage, Trouble> {
+        let message = codec::decode_message(key, bytes, id, seq, self.keyring());
+        message.map(Arc::new).map_err(Trouble::message(format!("{id} seq {}", seq.0)))
+    }
 }
 
 fn within(query: &RangeQuery, at: Millis) -> bool {
@@ -223,11 +229,6 @@ fn covered(page: &RangePage, query: &RangeQuery, record: &ConversationRecord, lo
         Some((_, last)) if page.has_more => (low, last),
         _ => (low, high),
     }
-}
-
-pub(super) fn decode(key: &Slice, bytes: &Slice, id: &ConversationId, seq: Seq) -> Result<SharedMessage, Trouble> {
-    let message = codec::decode_message(key, bytes, id, seq);
-    message.map(Arc::new).map_err(Trouble::at(Space::Messages, format!("{id} seq {}", seq.0)))
 }
 
 /// The hidden messages of a stretch, walked beside it.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
 use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
 
-use super::codec::{self, ConversationRecord, Damaged, FirstUse};
+use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
 use super::heads::Heads;
+use super::keyring::{Keyring, NoKey};
 use super::keys;
 use crate::types::{ConversationId, Millis, Seq};
 
@@ -113,6 +114,8 @@ impl Table {
 pub enum Trouble {
     #[error("damaged record in table {table}, {place}: restore it from a backup")]
     Damaged { table: &'static str, place: String },
+    #[error("{place} is sealed with key {id}, which {file} does not hold: put that key back into store.encryption_key_file")]
+    NoKey { id: String, file: String, place: String },
     #[error("cannot read the database: {0}")]
     Engine(#[from] fjall::Error),
 }
@@ -122,6 +125,17 @@ impl Trouble {
     pub fn at(space: Space, place: impl Into<String>) -> impl FnOnce(Damaged) -> Trouble {
         move |Damaged| Trouble::Damaged { table: space.name(), place: place.into() }
     }
+
+    /// Says which message cannot be read.
+    pub fn message(place: impl Into<String>) -> impl FnOnce(Unreadable) -> Trouble {
+        move |unreadable| match unreadable {
+            Unreadable::Damaged => Trouble::at(Space::Messages, place)(Damaged),
+            Unreadable::NoKey(NoKey { id, file }) => {
+                let file = file.map_or_else(|| "no key file".to_owned(), |file| file.display().to_string());
+                Trouble::NoKey { id, file, place: place.into() }
+            }
+        }
+    }
 }
 
 /// How the database is opened.
@@ -129,11 +143,13 @@ impl Trouble {
 pub struct Tuning {
     pub cache_bytes: u64,
     pub write_buffer_bytes: u64,
+    pub keyring: Arc<Keyring>,
 }
 
 /// The open database.
 pub struct Tables {
     database: Database,
+    keyring: Arc<Keyring>,
     keyspaces: [Keyspace; Table::ALL.len()],
     heads: Heads,
 }
@@ -156,7 +172,7 @@ impl Tables {
         let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
         let keyspaces = Table::ALL.into_iter().map(open).collect::<fjall::Result<Vec<_>>>()?;
         let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace for each table"));
-        Ok(Tables { database, keyspaces, heads: Heads::new() })
+        Ok(Tables { database, keyring: tuning.keyring.clone(), keyspaces, heads: Heads::new() })
     }
 
     pub fn database(&self) -> &Database {
@@ -194,6 +210,9 @@ pub trait Look {
 
     /// From `from` to before `to`, or to the end.
     fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter;
+
+    /// What bodies are sealed with.
+    fn keyring(&self) -> &Keyring;
 
     fn prefix(&self, space: Space, prefix: Slice) -> Iter {
         let end = keys::after_prefix(&prefix);
@@ -285,6 +304,10 @@ impl Look for View<'_> {
             None => self.snapshot.range(keyspace, from..),
         }
     }
+
+    fn keyring(&self) -> &Keyring {
+        &self.tables.keyring
+    }
 }
 
 /// The tables as they are whenever they are looked at; enough for the only one who writes.
@@ -298,6 +321,10 @@ impl Look for Tables {
             Some(to) => self.keyspace(space).range(from..to),
             None => self.keyspace(space).range(from..),
         }
+    }
+
+    fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 }
 

@@ -70,7 +70,7 @@ fn append(conversation: &ConversationId, number: u64) -> Write {
     let mut draft = message(conversation, Some("a"), Some(&number.to_string()), 1_000 + number);
     draft.id = MessageId(u128::from(number));
     draft.content = RawJson::string(&format!("message {number}"));
-    Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0) }))
+    Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0), repeat_only: false }))
 }
 
 /// Appends messages `from` to `to`, each its own commit.
@@ -121,7 +121,7 @@ fn populate(backend: &mut EmbeddedBackend) {
         backend,
         vec![
             Write::Group(Box::new(change)),
-            Write::Append(Box::new(Append { message: mentioning, head: None, dedupe_since: Millis(0) })),
+            Write::Append(Box::new(Append { message: mentioning, head: None, dedupe_since: Millis(0), repeat_only: false })),
             Write::Device { user: user("a"), device: device("d"), at: Millis(5), deliveries: vec![delivery] },
             Write::MarkRead { user: user("b"), conversation: one.clone(), seq: Seq(20) },
             Write::Recall { conversation: one.clone(), seq: Seq(30), by: user("a") },
@@ -378,9 +378,9 @@ fn a_newer_or_foreign_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()));
     let format = folder.path().join("corehub.format");
-    std::fs::write(&format, "corehub data format 2\n").unwrap();
+    std::fs::write(&format, "corehub data format 3\n").unwrap();
     let fault = refusal(folder.path());
-    assert!(fault.contains("format 2") && fault.contains("up to 1") && fault.contains("newer version"), "{fault}");
+    assert!(fault.contains("format 3") && fault.contains("up to 2") && fault.contains("newer version"), "{fault}");
     for text in ["", "something else", "corehub data format x"] {
         std::fs::write(&format, text).unwrap();
         assert!(refusal(folder.path()).contains("no format file"), "{text}");
@@ -389,6 +389,7 @@ fn a_newer_or_foreign_format_is_refused() {
     assert!(refusal(folder.path()).contains("no format file"), "a database without a format is nobody's");
     std::fs::write(&format, "corehub data format 1\n").unwrap();
     drop(open(folder.path()));
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), "corehub data format 2\n", "an older one is brought up to date");
 }
 
 #[test]

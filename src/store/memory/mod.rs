@@ -73,7 +73,7 @@ impl MemoryBackend {
     }
 
     fn append(&mut self, append: Append) -> Answer {
-        let Append { mut message, dedupe_since, .. } = append;
+        let Append { mut message, dedupe_since, repeat_only, .. } = append;
         if let Some(first) = self.duplicates.first_use(&message, dedupe_since) {
             return Answer::Duplicate {
                 message_id: first.id,
@@ -81,6 +81,9 @@ impl MemoryBackend {
                 seq: first.seq,
                 created_at: first.created_at,
             };
+        }
+        if repeat_only {
+            return Answer::Done;
         }
         let number = self.log_number(&message.conversation);
         let log = &mut self.logs[number as usize];
@@ -257,6 +260,7 @@ impl Backend for MemoryBackend {
             Read::Head { conversation } => Answer::Head(self.head(conversation)),
             Read::Group { group } => Answer::Group(self.group(group)),
             Read::User { user, device } => Answer::User(Box::new(self.user(user, device))),
+            Read::Contacts { user, others } => Answer::Contacts(self.users.contacts(user, others)),
             Read::Row { user, device, conversation } => Answer::Row(self.row(user, device, conversation)),
             Read::Range(query) => Answer::Range(self.range(query)),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)),
