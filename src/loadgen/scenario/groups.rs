@@ -117,10 +117,10 @@ fn make_large(caller: &Caller, options: &GroupsOptions) -> BenchResult<(Writers,
 /// Waits until nothing of what came before is still being written: it would count as cost of the messages.
 fn settle(server: &SpawnedServer) -> BenchResult<()> {
     let begun = Instant::now();
-    let mut last = server.process.written_bytes()?;
+    let mut last = server.process.written_where(|_| true)?;
     while begun.elapsed() < SETTLE_MAX {
         std::thread::sleep(SETTLE_QUIET);
-        let written = server.process.written_bytes()?;
+        let written = server.process.written_where(|_| true)?;
         if written == last {
             break;
         }
@@ -153,13 +153,16 @@ impl Writers {
 #[derive(Default)]
 struct Costs {
     cpu_us: Vec<f64>,
+    /// With the writing of tables, which comes when it comes.
+    all_cpu_us: Vec<f64>,
     written_bytes: Vec<f64>,
     per_second: Vec<f64>,
 }
 
 impl Costs {
     fn measure(&mut self, server: &SpawnedServer, writers: &mut Writers, options: &GroupsOptions) -> BenchResult<()> {
-        let (times, written, begun) = (server.process.times()?, server.process.written_bytes()?, Instant::now());
+        let (all, begun) = (server.process.times()?, Instant::now());
+        let (times, written) = (server.process.times_where(at_once)?, server.process.written_where(at_once)?);
         let content = "x".repeat(options.size);
         let share = options.messages.div_ceil(writers.solos.len());
         let mut sent = 0;
@@ -174,50 +177,44 @@ impl Costs {
         }
         let sent = sent as f64;
         self.per_second.push(sent / begun.elapsed().as_secs_f64());
-        self.cpu_us.push(server.process.times()?.since(times).busy_ns as f64 / 1_000.0 / sent);
-        self.written_bytes.push((server.process.written_bytes()? - written) as f64 / sent);
+        self.cpu_us.push(server.process.times_where(at_once)?.since(times).busy_ns as f64 / 1_000.0 / sent);
+        self.all_cpu_us.push(server.process.times()?.since(all).busy_ns as f64 / 1_000.0 / sent);
+        self.written_bytes.push((server.process.written_where(at_once)? - written) as f64 / sent);
         Ok(())
     }
 }
 
+/// Threads whose work is done while a message is on its way. The others write tables of what has gathered before, for whichever
+/// kind of group happens to have its turn.
+fn at_once(thread: &str) -> bool {
+    !thread.starts_with(TABLES_THREAD)
+}
+
 fn figures(report: &mut Report, costs: &[Costs; 3]) {
-    let keys: [[&'static str; 6]; 3] = [
-        [
-            "small_cpu_us",
-            "processor time per message, groups of 2",
-            "small_written_bytes",
-            "written per message, groups of 2",
-            "small_per_second",
-            "messages, groups of 2",
-        ],
-        [
-            "usual_cpu_us",
-            "processor time per message, usual groups",
-            "usual_written_bytes",
-            "written per message, usual groups",
-            "usual_per_second",
-            "messages, usual groups",
-        ],
-        [
-            "large_cpu_us",
-            "processor time per message, large group",
-            "large_written_bytes",
-            "written per message, large group",
-            "large_per_second",
-            "messages, large group",
-        ],
+    type Told = (&'static str, &'static str, &'static str, fn(&Costs) -> &Vec<f64>);
+    let told: [Told; 12] = [
+        ("small_cpu_us", "processor time per message, groups of 2", "µs", |costs| &costs.cpu_us),
+        ("usual_cpu_us", "processor time per message, usual groups", "µs", |costs| &costs.cpu_us),
+        ("large_cpu_us", "processor time per message, large group", "µs", |costs| &costs.cpu_us),
+        ("small_all_cpu_us", "the same and writing tables, groups of 2", "µs", |costs| &costs.all_cpu_us),
+        ("usual_all_cpu_us", "the same and writing tables, usual groups", "µs", |costs| &costs.all_cpu_us),
+        ("large_all_cpu_us", "the same and writing tables, large group", "µs", |costs| &costs.all_cpu_us),
+        ("small_written_bytes", "journal per message, groups of 2", "bytes", |costs| &costs.written_bytes),
+        ("usual_written_bytes", "journal per message, usual groups", "bytes", |costs| &costs.written_bytes),
+        ("large_written_bytes", "journal per message, large group", "bytes", |costs| &costs.written_bytes),
+        ("small_per_second", "messages, 64 at a time, groups of 2", "1/s", |costs| &costs.per_second),
+        ("usual_per_second", "messages, 64 at a time, usual groups", "1/s", |costs| &costs.per_second),
+        ("large_per_second", "messages, 64 at a time, large group", "1/s", |costs| &costs.per_second),
     ];
-    for (costs, [cpu, cpu_label, written, written_label, rate, rate_label]) in costs.iter().zip(keys) {
-        report.figure(cpu, cpu_label, "µs", costs.cpu_us.clone());
-        report.figure(written, written_label, "bytes", costs.written_bytes.clone());
-        report.figure(rate, rate_label, "1/s", costs.per_second.clone());
+    for (place, (key, label, unit, values)) in told.into_iter().enumerate() {
+        report.figure(key, label, unit, values(&costs[place % costs.len()]).clone());
     }
     let [small, usual, large] = costs;
     for (label, values, base) in [
         ("processor time, usual group in group of 2", &usual.cpu_us, &small.cpu_us),
         ("processor time, large group in group of 2", &large.cpu_us, &small.cpu_us),
-        ("written, usual group in group of 2", &usual.written_bytes, &small.written_bytes),
-        ("written, large group in group of 2", &large.written_bytes, &small.written_bytes),
+        ("journal, usual group in group of 2", &usual.written_bytes, &small.written_bytes),
+        ("journal, large group in group of 2", &large.written_bytes, &small.written_bytes),
     ] {
         report.at_most(label, median(&ratios(values, base)), SIZE_RATIO_MAX, false);
     }
@@ -241,6 +238,8 @@ fn group_id(text: &str) -> BenchResult<GroupId> {
 
 const GROUPS_PER_WRITER: usize = 100;
 const SMALL_GROUPS: usize = 100;
+/// The store's thread that writes and merges tables.
+const TABLES_THREAD: &str = "fjall";
 /// As many as one request may name.
 const MEMBERS_PER_REQUEST: usize = 10_000;
 const SENT_TOGETHER: usize = 64;
