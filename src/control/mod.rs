@@ -6,7 +6,13 @@
 
 mod access;
 mod answer;
+mod archive;
+mod body;
+mod calls;
+mod groups;
 mod listen;
+mod lookups;
+mod messages;
 mod openapi;
 mod operation;
 mod process;
@@ -20,18 +26,46 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, watch};
 
 use crate::mesh::directory::Directory;
 use crate::metrics::Registry;
-use crate::types::{CloseCode, DeviceId, SessionAddress, UserId};
+use crate::store::StoreClient;
+use crate::types::call::AnswerTo;
+use crate::types::{Call, CloseCode, DeviceId, Millis, SessionAddress, UserId};
 
 use access::Access;
+use archive::Archive;
+
+/// What must exist before any shard takes a table of open files of its own: answers wake this runtime from the shards' threads,
+/// through a descriptor that they know under the same number only if it was open before.
+#[derive(Debug)]
+pub struct ControlRuntime {
+    runtime: Runtime,
+    bell: Arc<Notify>,
+}
+
+impl ControlRuntime {
+    /// # Errors
+    /// When the system refuses its descriptors.
+    pub fn prepare() -> Result<ControlRuntime, ControlFault> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        Ok(ControlRuntime { runtime, bell: Arc::new(Notify::new()) })
+    }
+
+    /// To be called when the store has answered; from any thread.
+    pub fn wake(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let bell = self.bell.clone();
+        Arc::new(move || bell.notify_one())
+    }
+}
 
 /// What the control plane is made of.
 pub struct ControlParts {
+    pub runtime: ControlRuntime,
     /// Bound already, so that a port in use is known before anything starts.
     pub listener: TcpListener,
     pub registry: Arc<Registry>,
@@ -48,6 +82,12 @@ pub struct ControlParts {
     pub durability: String,
     /// Hands a wish to the shards. Answers false when their queue is full: nothing was done, and the operator is told so.
     pub kick: Box<dyn Fn(KickTarget) -> bool + Send + Sync>,
+    /// Asks the shards something. Answers false when their queues are full: nothing was or will be done.
+    pub call: Box<dyn Fn(Call, AnswerTo) -> bool + Send + Sync>,
+    /// A way to the store of its own; None: nothing is kept. Woken by [`ControlRuntime::wake`].
+    pub store: Option<StoreClient>,
+    /// `limits.content_bytes`.
+    pub content_bytes_max: usize,
 }
 
 /// Whom to close.
@@ -138,6 +178,8 @@ pub fn spawn(parts: ControlParts) -> Result<ControlHandle, ControlFault> {
     let address = parts.listener.local_addr()?;
     parts.listener.set_nonblocking(true)?;
     let access = Access::new(parts.admin_api_key, parts.dev, parts.cors_origins)?;
+    let ControlRuntime { runtime, bell } = parts.runtime;
+    let (archive, clerk) = Archive::new(parts.store, bell);
     let state = Arc::new(State {
         registry: parts.registry,
         directory: parts.directory,
@@ -146,12 +188,17 @@ pub fn spawn(parts: ControlParts) -> Result<ControlHandle, ControlFault> {
         node_id: parts.node_id,
         durability: parts.durability,
         kick: parts.kick,
+        call: parts.call,
+        archive,
+        content_bytes_max: parts.content_bytes_max,
         started: Instant::now(),
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let (stop, stopped) = watch::channel(None);
     let listener = parts.listener;
     let thread = std::thread::Builder::new().name("corehub-control".to_owned()).spawn(move || {
+        if let Some(clerk) = clerk {
+            runtime.spawn(clerk.work());
+        }
         if let Err(fault) = runtime.block_on(listen::serve(listener, routes::router(state), stopped)) {
             tracing::error!(%fault, "the admin port is no longer served");
         }
@@ -168,5 +215,14 @@ struct State {
     node_id: String,
     durability: String,
     kick: Box<dyn Fn(KickTarget) -> bool + Send + Sync>,
+    call: Box<dyn Fn(Call, AnswerTo) -> bool + Send + Sync>,
+    archive: Archive,
+    content_bytes_max: usize,
     started: Instant,
+}
+
+/// The time of day.
+fn clock() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

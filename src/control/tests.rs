@@ -48,6 +48,7 @@ impl Fixture {
         let kicked = Arc::new(Mutex::new(Vec::new()));
         let queue_full = Arc::new(AtomicBool::new(false));
         let handle = spawn(ControlParts {
+            runtime: ControlRuntime::prepare().unwrap(),
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             registry: registry.clone(),
             directory: directory.clone(),
@@ -57,6 +58,9 @@ impl Fixture {
             readiness: readiness.clone(),
             node_id: "node-7".to_owned(),
             durability: "commit".to_owned(),
+            call: Box::new(|_, _| false),
+            store: None,
+            content_bytes_max: 1 << 20,
             kick: Box::new({
                 let (kicked, queue_full) = (kicked.clone(), queue_full.clone());
                 move |target| {
@@ -450,6 +454,7 @@ fn stopping_ends_the_thread_and_frees_the_port() {
 fn an_empty_key_is_no_key() {
     let fixture = Fixture::new(None, true);
     let parts = ControlParts {
+        runtime: ControlRuntime::prepare().unwrap(),
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
         registry: fixture.registry.clone(),
         directory: fixture.directory.clone(),
@@ -460,6 +465,9 @@ fn an_empty_key_is_no_key() {
         node_id: String::new(),
         durability: String::new(),
         kick: Box::new(|_| true),
+        call: Box::new(|_, _| false),
+        store: None,
+        content_bytes_max: 0,
     };
     assert!(matches!(spawn(parts), Err(ControlFault::EmptyKey)));
 }

@@ -10,6 +10,7 @@ use crate::types::record::{Group, Role, SharedMessage};
 use crate::types::{Command, ConversationId, GroupId, Millis, Seq, ShardId, UserId};
 
 use super::Hasher;
+use crate::types::call::GroupOrder;
 use crate::types::envelope::Asker;
 
 /// All conversations at hand.
@@ -51,7 +52,7 @@ pub enum Waiting {
     Ask(Box<Asker>, Command),
     Attach(Box<Asker>),
     Recall(Box<Asker>, SharedMessage),
-    SetRole { user: UserId, role: Role },
+    Order(Box<Asker>, GroupOrder),
     Notify { kind: compact_str::CompactString, content: crate::types::RawJson, asker: Option<Box<Asker>> },
 }
 

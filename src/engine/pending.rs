@@ -101,6 +101,8 @@ pub struct Page {
 pub struct GroupPlan {
     pub group: GroupId,
     pub asker: Option<Box<Asker>>,
+    /// Whom members are told; None: an operator.
+    pub by: Option<UserId>,
     pub record: Option<crate::types::record::Group>,
     pub put: Vec<Member>,
     pub removed: Vec<UserId>,
@@ -119,6 +121,7 @@ impl GroupPlan {
         GroupPlan {
             group: GroupId::new("-").expect("a dash is an identifier"),
             asker: None,
+            by: None,
             record: None,
             put: Vec::new(),
             removed: Vec::new(),

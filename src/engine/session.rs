@@ -292,6 +292,13 @@ impl Session {
         }
     }
 
+    /// Has delivery state written at `at_ms` at the latest. Returns whether the wheel has to be told.
+    #[inline]
+    pub fn persist_by(&mut self, at_ms: u64) -> bool {
+        self.timers.persist = self.timers.persist.min(at_ms);
+        self.timers.persist < self.timers.armed
+    }
+
     /// The earliest of the session's deadlines.
     pub fn next_deadline(&self) -> u64 {
         let timers = &self.timers;

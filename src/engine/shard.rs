@@ -13,8 +13,10 @@ use crate::types::storage::{Operation, StoreFault, StoreReply, StoreRequest, Tic
 use crate::types::{ConversationId, Encode, Frame, Now, RequestId, SessionId, SessionKey, ShardId, UserId};
 
 use super::conversations::{Conversation, Conversations};
+use super::lifecycle::PERSISTS_PER_SECOND;
 use super::outbox::{Lane, Outbox};
 use super::pending::{Pending, PendingTable};
+use super::rate::{Bucket, Rate};
 use super::room::Rooms;
 use super::session::Session;
 use super::users::Users;
@@ -42,6 +44,8 @@ pub struct Shard {
     pub(super) later: VecDeque<super::handlers::Later>,
     /// What this shard says to itself, in order.
     local: VecDeque<Envelope>,
+    /// Paces the writing of delivery state.
+    pub(super) persists: Bucket,
     /// Hops of what is being handled.
     pub(super) hops: u8,
     pub(super) counters: Counters,
@@ -88,6 +92,7 @@ impl Shard {
             gathers: Default::default(),
             later: VecDeque::new(),
             local: VecDeque::new(),
+            persists: Bucket::full(Rate::per_second(PERSISTS_PER_SECOND), 0),
             hops: 0,
             counters: Counters::default(),
             drain_until: None,
@@ -120,6 +125,7 @@ impl Shard {
                 self.stored(StoreReply { ticket, result: Err(StoreFault::Overloaded { retry_after_ms }) }, turn)
             }
             Event::Operator(body) => self.operator(*body, turn),
+            Event::Call { number, call } => self.call(number, *call, turn),
             Event::Tick => self.tick(turn),
             Event::Drain { window_ms } => self.drain(window_ms, turn),
         }
@@ -229,7 +235,7 @@ impl Shard {
             Body::PresenceChanged { address, entry } => self.presence_changed(address.key, &entry, turn),
             Body::Kick { user, device, close } => self.kick(&user, device.as_ref(), close, turn),
             Body::KickSession { address, close } => self.close(address.key, close, "", turn),
-            Body::SetRole { group, user, role } => self.set_role(group, user, role, turn),
+            Body::Order { asker, group, order } => self.order(asker, group, order, turn),
         }
     }
 
@@ -238,7 +244,6 @@ impl Shard {
         let to = match &body {
             Body::Kick { user, .. } => self.owner_of_user(user),
             Body::KickSession { address, .. } => address.shard,
-            Body::SetRole { group, .. } => self.owner_of(&ConversationId::group(group)),
             Body::Notify { user, .. } => self.owner_of(&ConversationId::system(user)),
             other => return debug_assert!(false, "no operator asks for {other:?}"),
         };
@@ -367,6 +372,13 @@ impl Shard {
         self.pending.len() >= self.settings.store_requests_max
     }
 
+    /// True when no further request that writes may go to the store: a part of its queue is for those that read, which may be
+    /// answered while a disk takes nothing.
+    pub(super) fn store_takes_no_writes(&self) -> bool {
+        let requests_max = self.settings.store_requests_max;
+        self.pending.len() >= requests_max - requests_max / 4
+    }
+
     /// Answers whoever asked.
     pub(super) fn reply(&mut self, asker: &Asker, push: Push, turn: &mut Turn<'_>) {
         if asker.address.shard == self.id {
@@ -403,6 +415,9 @@ impl Shard {
         received_us: u64,
         turn: &mut Turn<'_>,
     ) {
+        if let Some(number) = key.call() {
+            return turn.effects.answers.push((number, Ok(push.clone())));
+        }
         if self.ready(key).is_none_or(|found| found.id != session) {
             return;
         }
@@ -416,6 +431,9 @@ impl Shard {
     }
 
     fn fail_here(&mut self, key: SessionKey, session: SessionId, request: Option<&RequestId>, fault: Fault, turn: &mut Turn<'_>) {
+        if let Some(number) = key.call() {
+            return turn.effects.answers.push((number, Err(fault)));
+        }
         if self.session(key).is_some_and(|found| found.id == session) {
             self.refuse(key, request, fault, turn);
             self.list_answered(key, turn);

@@ -115,6 +115,8 @@ pub(super) fn store(limits: &Limits) -> StoreSettings {
         client_requests_max: limits.engine.store_requests_max,
         batch_requests: limits.store.batch_messages_max,
         reader_threads: limits.store.readers,
+        retention_ms: limits.store.retention_ms,
+        dedupe_window_ms: Some(limits.store.dedupe_window_ms),
         ..StoreSettings::default()
     }
 }
@@ -124,8 +126,13 @@ pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
         Durability::Commit => store::Durability::Commit,
         Durability::Memory => store::Durability::Memory,
     };
-    let encryption_key_file = config.store.encryption_key_file.clone();
-    EmbeddedSettings { durability, encryption_key_file, ..EmbeddedSettings::new(&config.store.path) }
+    EmbeddedSettings {
+        path: config.store.path.clone(),
+        durability,
+        encryption_key_file: config.store.encryption_key_file.clone(),
+        cache_bytes: config.store.cache_bytes.0,
+        write_buffer_bytes: config.store.write_buffer_bytes.0,
+    }
 }
 
 /// What an acknowledgement promises, as operators are told.

@@ -3,17 +3,20 @@
 //! Never touches a message. Lives on the main thread, which waits here for signals and for threads that end.
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 
 use crate::config::{Config, ConfigErrors, Limits, Status, StoreKind};
-use crate::control::{self, ControlHandle, ControlParts, KickTarget, Phase, Readiness};
+use crate::control::{self, ControlHandle, ControlParts, ControlRuntime, KickTarget, Phase, Readiness};
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
 use crate::shard::{self, DriverSettings, Order};
-use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend};
+use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend, Wake};
+use crate::types::Call;
+use crate::types::call::AnswerTo;
 use crate::types::envelope::Body;
 
 use super::signals::{Wish, wishes};
@@ -31,7 +34,8 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
     let admin = bind_admin(&config)?;
     let registry = Arc::new(Registry::new(usize::from(limits.shards)));
     let counts = Arc::new(Mutex::new(StoreCounts::default()));
-    let node = Node::start(Plan {
+    let runtime = ControlRuntime::prepare()?;
+    let mut node = Node::start(Plan {
         listeners,
         pin: limits.pin,
         mesh_capacity: limits.mesh_capacity,
@@ -41,22 +45,20 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
         verifier: Arc::new(resolve::verifier(&config)?),
         caps: resolve::caps(&limits),
         registry: registry.clone(),
-        store: Some(store(&config, &limits, &counts)?),
+        store: Some(store(&config, &limits, &counts, runtime.wake())?),
     })?;
     let readiness = Arc::new(Readiness::new(Phase::Starting));
-    let control = start_control(&config, &node, admin, registry.clone(), readiness.clone())?;
+    let control = start_control(&config, &limits, &mut node, runtime, admin, registry.clone(), readiness.clone())?;
     node.open();
     readiness.set(Phase::Ready);
     let ready = Ready { client, admin: control.address() };
     tracing::info!(client = %ready.client, admin = %ready.admin, shards = limits.shards, "ready");
     (options.on_ready)(ready);
 
-    let failed = wait(&wishes, &node, || reload(&config, &options.reload), || publish(&counts, &registry));
+    let failed = wait(&wishes, &node, || reload(&config, &options.reload, &node), || publish(&counts, &registry));
     readiness.set(Phase::Draining);
     let exit = if failed { ExitKind::Done } else { drain(&wishes, &node, limits.drain_deadline_ms) };
-    let ended = end(node);
-    control.stop(CONTROL_DEADLINE);
-    ended.map(|()| exit)
+    end(node, control).map(|()| exit)
 }
 
 /// Returns when the server is to stop; true when that is because a part of it has ended by itself.
@@ -96,11 +98,14 @@ fn publish(counts: &Mutex<StoreCounts>, registry: &Registry) {
 }
 
 /// Says which options are in force from now on and which need a restart.
-fn reload(config: &Config, read: &dyn Fn() -> Result<Config, ConfigErrors>) {
+fn reload(config: &Config, read: &dyn Fn() -> Result<Config, ConfigErrors>, node: &Node) {
     let new = match read() {
         Ok(new) => new,
         Err(errors) => return tracing::error!(%errors, "not reloaded: the configuration has errors"),
     };
+    if let Some(retention) = &node.retention {
+        retention.set(new.messages.retention.as_millis() as u64);
+    }
     let changes = config.changes(&new);
     if changes.is_empty() {
         tracing::info!("reloaded: nothing has changed");
@@ -138,9 +143,12 @@ fn drain(wishes: &Receiver<Wish>, node: &Node, deadline_ms: u64) -> ExitKind {
     ExitKind::Done
 }
 
-/// Ends shards, then the store, which finishes what it was asked; a store that hangs is not waited for without end.
-fn end(node: Node) -> Result<(), ServeError> {
-    let Some(store) = node.stop()? else { return Ok(()) };
+/// Ends shards and control, then the store, which finishes what it was asked; a store that hangs is not waited for without end.
+fn end(node: Node, control: ControlHandle) -> Result<(), ServeError> {
+    let stopped = node.stop();
+    // It is a client of the store, which waits for all of them.
+    control.stop(CONTROL_DEADLINE);
+    let Some(store) = stopped? else { return Ok(()) };
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let wait = move || {
         // Nobody may be listening any more.
@@ -162,13 +170,17 @@ fn bind_admin(config: &Config) -> Result<TcpListener, ServeError> {
 
 fn start_control(
     config: &Config,
-    node: &Node,
+    limits: &Limits,
+    node: &mut Node,
+    runtime: ControlRuntime,
     listener: TcpListener,
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
 ) -> Result<ControlHandle, ServeError> {
-    let orders = node.orders.clone();
+    let (orders, callers) = (node.orders.clone(), node.orders.clone());
+    let next = AtomicUsize::new(0);
     Ok(control::spawn(ControlParts {
+        runtime,
         listener,
         registry,
         directory: node.directory.clone(),
@@ -179,6 +191,9 @@ fn start_control(
         node_id: config.server.node_id.clone(),
         durability: resolve::durability(config).to_owned(),
         kick: Box::new(move |target| kick(&orders, target)),
+        call: Box::new(move |question, answer| call(&callers, next.fetch_add(1, Ordering::Relaxed), question, answer)),
+        store: node.other_client.take(),
+        content_bytes_max: limits.engine.content_bytes_max,
     })?)
 }
 
@@ -191,7 +206,19 @@ fn kick(orders: &[InboxSender<Order>], target: KickTarget) -> bool {
     orders.get(shard).is_some_and(|sender| sender.try_send(Order::Operator(Box::new(body))).is_ok())
 }
 
-fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>) -> Result<StorePlan, ServeError> {
+/// Hands a call to the shard whose turn it is, or to the next one that has room.
+fn call(orders: &[InboxSender<Order>], from: usize, call: Call, answer: AnswerTo) -> bool {
+    let mut order = Order::Call { call: Box::new(call), answer };
+    for step in 0..orders.len() {
+        match orders[(from + step) % orders.len()].try_send(order) {
+            Ok(()) => return true,
+            Err(back) => order = back,
+        }
+    }
+    false
+}
+
+fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>, other: Wake) -> Result<StorePlan, ServeError> {
     let backend: Box<dyn Backend> = match config.store.kind {
         StoreKind::Memory => Box::new(MemoryBackend::new(random())),
         StoreKind::Embedded => Box::new(EmbeddedBackend::open(resolve::embedded(config))?),
@@ -209,7 +236,7 @@ fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>) -> 
         counts.metrics.batch_messages.record_items(sample.served.writes as u64);
         counts.fresh = true;
     };
-    Ok(StorePlan { backend, settings: resolve::store(limits), observer: Box::new(observer) })
+    Ok(StorePlan { backend, settings: resolve::store(limits), observer: Box::new(observer), other })
 }
 
 /// A connection more makes a drain this much longer: a thousand are closed per second.

@@ -279,6 +279,7 @@ fn subject(event: &Event) -> Option<SessionKey> {
         | Event::Store(_)
         | Event::StoreRefused { .. }
         | Event::Operator(_)
+        | Event::Call { .. }
         | Event::Tick
         | Event::Drain { .. } => None,
     }

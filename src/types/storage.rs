@@ -47,6 +47,8 @@ pub enum Write {
     Hide { user: UserId, conversation: ConversationId, seq: Seq },
     /// When a user was last connected.
     LastSeen { user: UserId, at: Millis },
+    /// Keeps, replaces or (None) forgets a note: a small record of operators' business, which the store does not look into.
+    Note { name: NoteName, text: Option<String> },
 }
 
 /// An append.
@@ -83,8 +85,9 @@ pub enum Read {
     Head { conversation: ConversationId },
     /// A group with its members and the end of its log.
     Group { group: GroupId },
-    /// All of a user's conversations as `device` sees them.
-    User { user: UserId, device: DeviceId },
+    /// All of a user's conversations as `device` sees them; `recent_since`: as it is to see them when it is new, see
+    /// [`UserConversation::recent_from`].
+    User { user: UserId, device: DeviceId, recent_since: Option<Millis> },
     /// One user's row of one conversation.
     Row { user: UserId, device: DeviceId, conversation: ConversationId },
     /// A stretch of a log.
@@ -101,6 +104,22 @@ pub enum Read {
     Unread { user: UserId },
     /// Messages whose text matches, newest first, in the conversations the user has a row of, from each row's `start_seq` on.
     Search { user: UserId, query: String, conversation: Option<ConversationId>, limit: u32, cursor: Option<String> },
+    /// Everyone known, in an order that stays: whoever has or had a conversation, a device or a time of being seen. After `after`,
+    /// at most `limit`.
+    Users { after: Option<UserId>, limit: u32 },
+    /// How many [`Read::Users`] would name in all.
+    UserCount,
+    /// Groups by id, after `after`, at most `limit`.
+    Groups { after: Option<GroupId>, limit: u32 },
+    /// All notes of a kind, by id.
+    Notes { kind: &'static str },
+}
+
+/// The name of a note: its kind, which notes are listed by, and an id within the kind. Neither holds control characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NoteName {
+    pub kind: &'static str,
+    pub id: String,
 }
 
 /// A stretch of a log, ascending by `seq` in the answer. Bounds are exclusive; `since` is inclusive, `until` exclusive.
@@ -165,6 +184,11 @@ pub enum Answer {
         messages: Vec<SharedMessage>,
         next: Option<String>,
     },
+    Users(Vec<UserId>),
+    Count(u64),
+    Groups(Vec<Group>),
+    /// Id and text of each.
+    Notes(Vec<(String, String)>),
 }
 
 /// A group as its owner loads it.

@@ -9,6 +9,7 @@ mod lists;
 mod mark_read;
 mod members;
 mod notify;
+mod operate;
 mod ping;
 mod presence;
 mod recall;
@@ -212,7 +213,7 @@ impl Shard {
                 Some(asker) => self.fail(&asker, overloaded(), turn),
                 None => self.notify_later(conversation.clone(), kind, content, turn),
             },
-            Waiting::SetRole { .. } if entry.waiting.len() >= waiting_max => {}
+            Waiting::Order(asker, _) if entry.waiting.len() >= waiting_max => self.fail(&asker, overloaded(), turn),
             waiting => entry.waiting.push_back(waiting),
         }
     }
@@ -271,7 +272,7 @@ impl Shard {
                 }
                 Waiting::Notify { asker: Some(asker), .. } => self.fail(&asker, store_fault(fault), turn),
                 Waiting::Notify { kind, content, asker: None } => self.notify_later(conversation.clone(), kind, content, turn),
-                Waiting::SetRole { .. } => {}
+                Waiting::Order(asker, _) => self.fail(&asker, store_fault(fault), turn),
             }
         }
     }
@@ -287,7 +288,7 @@ impl Shard {
             // Members change only between messages, so that everyone agrees on who got which.
             let changes = match next {
                 Waiting::Ask(_, command) => changes_members(command),
-                Waiting::SetRole { .. } => true,
+                Waiting::Order(..) => true,
                 _ => false,
             };
             if entry.appends > 0 && changes {
@@ -301,8 +302,8 @@ impl Shard {
                     }
                 }
                 Waiting::Notify { kind, content, asker } => self.notify_now(conversation, kind, content, asker, turn),
-                Waiting::SetRole { user, role } => self.set_role_now(conversation, user, role, turn),
                 Waiting::Recall(asker, message) => self.recall_now(asker, message, turn),
+                Waiting::Order(asker, order) => self.order_now(asker, conversation.clone(), order, turn),
             }
         }
     }

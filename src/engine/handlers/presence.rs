@@ -151,6 +151,9 @@ impl Shard {
         entries: Vec<PresenceEntry>,
         turn: &mut Turn<'_>,
     ) {
+        if let Some(number) = key.call() {
+            return turn.effects.answers.push((number, Ok(Push::PresenceUsers(entries))));
+        }
         let Some(open) = self.gathers.open.get_mut(&gather) else { return };
         open.entries.extend(entries);
         open.parts_missing -= 1;

@@ -14,21 +14,23 @@ use crate::types::outcome::Fault;
 use crate::types::push::{Ack, Push, SentAck};
 use crate::types::record::{Message, MessageExtra, MessageKind, SharedMessage};
 use crate::types::storage::{Answer, Append, Operation, StoreFault, Write};
-use crate::types::{ConversationId, ErrorName, MessageId, Millis, RawJson, RequestId, Seq, SessionKey};
+use crate::types::{ConversationId, ErrorName, MessageId, Millis, RawJson, RequestId, Seq, SessionKey, UserId};
 
 impl Shard {
     pub(super) fn send(&mut self, key: SessionKey, draft: Box<Draft>, request: Option<RequestId>, turn: &mut Turn<'_>) {
-        let content_bytes_max = self.settings.content_bytes_max;
-        if draft.content_bytes as usize > content_bytes_max {
-            let text = format!("content has {} bytes; at most {content_bytes_max} are allowed", draft.content_bytes);
-            return self.refuse(key, request.as_ref(), Fault::new(ErrorName::TooLarge, text), turn);
+        if let Some(fault) = self.too_large(draft.content_bytes as usize) {
+            return self.refuse(key, request.as_ref(), fault, turn);
         }
         let Some(session) = self.ready(key) else { return };
-        let conversation = match &draft.target {
-            Target::User(user) => ConversationId::private(&session.account().user, user),
-            Target::Group(group) => ConversationId::group(group),
-        };
+        let conversation = target_of(&session.account().user, &draft);
         self.pass_to_owner(key, conversation, Command::Send(draft), request, turn);
+    }
+
+    /// What is said of content of so many bytes, when that is too much.
+    pub(super) fn too_large(&self, content_bytes: usize) -> Option<Fault> {
+        let content_bytes_max = self.settings.content_bytes_max;
+        let text = format!("content has {content_bytes} bytes; at most {content_bytes_max} are allowed");
+        (content_bytes > content_bytes_max).then(|| Fault::new(ErrorName::TooLarge, text))
     }
 
     /// The owner's part: membership, then the store.
@@ -76,7 +78,7 @@ impl Shard {
             MessageKind::Notification(kind) if asker.is_none() => Some(Box::new((kind.clone(), message.content.clone()))),
             _ => None,
         };
-        if self.store_is_full() {
+        if self.store_takes_no_writes() {
             match (asker, notification) {
                 (Some(asker), _) => self.fail(&asker, overloaded(), turn),
                 (None, Some(kept)) => self.notify_later(conversation, kept.0, kept.1, turn),
@@ -186,6 +188,14 @@ impl Shard {
             Command::MarkRead { .. } => self.mark_read_located(asker, message, command, turn),
             other => debug_assert!(false, "{} looks nothing up", other.name()),
         }
+    }
+}
+
+/// The conversation that a draft of `sender`'s belongs to.
+pub(super) fn target_of(sender: &UserId, draft: &Draft) -> ConversationId {
+    match &draft.target {
+        Target::User(user) => ConversationId::private(sender, user),
+        Target::Group(group) => ConversationId::group(group),
     }
 }
 

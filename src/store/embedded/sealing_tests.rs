@@ -125,6 +125,10 @@ fn a_sealed_store_conforms() {
         fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
             self.backend.prune(before, messages_max)
         }
+
+        fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+            self.backend.expire(first_uses_before, entries_max)
+        }
     }
     let line = new_key_line("k").unwrap();
     conformance::suite(|| {

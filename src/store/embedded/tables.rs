@@ -12,7 +12,7 @@ use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Sn
 use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
 use super::heads::Heads;
 use super::keyring::{Keyring, NoKey};
-use super::keys;
+use super::{keys, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
 /// What is kept; `keys` says under which keys.
@@ -28,11 +28,13 @@ pub enum Space {
     Hidden,
     Groups,
     LastSeen,
+    Users,
+    Notes,
     Meta,
 }
 
 impl Space {
-    pub const ALL: [Space; 11] = [
+    pub const ALL: [Space; 13] = [
         Space::Messages,
         Space::Conversations,
         Space::Numbers,
@@ -43,6 +45,8 @@ impl Space {
         Space::Hidden,
         Space::Groups,
         Space::LastSeen,
+        Space::Users,
+        Space::Notes,
         Space::Meta,
     ];
 
@@ -59,6 +63,8 @@ impl Space {
             Space::Hidden => "hidden messages",
             Space::Groups => "groups",
             Space::LastSeen => "last seen",
+            Space::Users => "users",
+            Space::Notes => "notes",
             Space::Meta => "meta",
         }
     }
@@ -165,8 +171,9 @@ impl Tables {
             .worker_threads(1)
             .max_journaling_size(JOURNALS_BYTES_MAX)
             .with_compaction_filter_factories(Arc::new(move |name| {
-                let factory: Arc<dyn Factory> = Arc::new(Expiry { since: since.clone() });
-                (name == Table::FirstUses.name()).then_some(factory)
+                let since = (name == Table::FirstUses.name()).then(|| since.clone());
+                let factory: Arc<dyn Factory> = Arc::new(Expiry { since });
+                Some(factory)
             }))
             .open()?;
         let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
@@ -328,10 +335,12 @@ impl Look for Tables {
     }
 }
 
-/// Drops first uses that no longer count, whenever their table is rewritten anyway.
+/// Drops first uses that no longer count, whenever their table is rewritten anyway, and ends a rewriting that is not wanted any
+/// more.
 #[derive(Clone)]
 struct Expiry {
-    since: Arc<AtomicU64>,
+    /// Of the table of first uses.
+    since: Option<Arc<AtomicU64>>,
 }
 
 impl Factory for Expiry {
@@ -346,7 +355,11 @@ impl Factory for Expiry {
 
 impl CompactionFilter for Expiry {
     fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
-        let since = Millis(self.since.load(Ordering::Relaxed));
+        if rewrite::is_stopped() {
+            return Err(fjall::LsmError::Io(std::io::ErrorKind::Interrupted.into()));
+        }
+        let Some(since) = &self.since else { return Ok(Verdict::Keep) };
+        let since = Millis(since.load(Ordering::Relaxed));
         // What is damaged stays: whoever needs it is to be told.
         match FirstUse::decode(item.key(), &item.value()?) {
             Ok(first) if first.created_at < since => Ok(Verdict::Remove),

@@ -21,6 +21,7 @@ impl Draft<'_> {
                 let key = keys::device(&user, &device);
                 let value = codec::encode_numbers([at.0], &key);
                 self.put(Space::Devices, key, value);
+                self.know(&user)?;
                 self.deliver_all(&deliveries)?;
             }
             Write::Deliveries(deliveries) => self.deliver_all(&deliveries)?,
@@ -31,9 +32,29 @@ impl Draft<'_> {
                 let key = keys::last_seen(&user);
                 let value = codec::encode_numbers([at.0], &key);
                 self.put(Space::LastSeen, key, value);
+                self.know(&user)?;
+            }
+            Write::Note { name, text } => {
+                let key = keys::note(name.kind, &name.id);
+                match text {
+                    Some(text) => {
+                        let value = codec::encode_text(&text, &key);
+                        self.put(Space::Notes, key, value);
+                    }
+                    None => self.delete(Space::Notes, key),
+                }
             }
         }
         Ok(Answer::Done)
+    }
+
+    /// Lists a user who is new.
+    fn know(&mut self, user: &UserId) -> Result<(), Trouble> {
+        let key = keys::user(user);
+        if self.get(Space::Users, &key)?.is_none() {
+            self.put(Space::Users, key, Vec::new());
+        }
+        Ok(())
     }
 
     fn append(&mut self, append: Append) -> Result<Answer, Trouble> {
@@ -85,7 +106,10 @@ impl Draft<'_> {
     fn make_row(&mut self, user: &UserId, conversation: &ConversationId, number: u64, start_seq: Seq) -> Result<(), Trouble> {
         let row = match self.row(user, conversation)? {
             Some(row) => RowRecord { start_seq, ..row },
-            None => RowRecord { number, start_seq, read_seq: start_seq, delivered: Default::default() },
+            None => {
+                self.know(user)?;
+                RowRecord { number, start_seq, read_seq: start_seq, delivered: Default::default() }
+            }
         };
         self.set_row(user, conversation, Some(row));
         Ok(())

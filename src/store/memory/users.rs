@@ -55,6 +55,16 @@ impl Users {
         self.table.get_mut(user)
     }
 
+    /// Users after `after` in the order of their numbers.
+    pub fn listed(&self, after: Option<&UserId>, limit: usize) -> Vec<UserId> {
+        let from = after.and_then(|after| self.table.get_index_of(after)).map_or(0, |index| index + 1);
+        self.table.keys().skip(from).take(limit).cloned().collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.table.len()
+    }
+
     /// The user, made now when they are new.
     pub fn entry(&mut self, user: &UserId) -> &mut User {
         let number = self.number(user);
