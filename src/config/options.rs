@@ -148,6 +148,8 @@ options! {
         query_token: bool = Start::Default("false"); Restart
         /// From the upgrade to a good `auth` message.
         timeout: Duration = Start::Default("10s"), between(100 * MILLISECOND, 10 * MINUTE); Restart
+        /// The longest life of a token that is issued. A revocation is kept so long; a token that lives longer would come back.
+        token_life: Duration = Start::Default("30d"), between(MINUTE, 3_650 * DAY); Restart
         /// From a token's end to the close of its connection, so that the client can refresh.
         expiry_grace: Duration = Start::Default("30s"), between(0, HOUR); Restart
     }
@@ -218,6 +220,8 @@ options! {
         retention: Duration = Start::Default("0"), between(0, 36_500 * DAY); Reloadable
         /// A message sent again with the same `message_id` within this time is stored once.
         dedupe_window: Duration = Start::Default("24h"), between(MINUTE, 30 * DAY); Restart
+        /// Users per second whom an announcement is written to, in the background.
+        announcements_per_second: u32 = Start::Default("2000"), between(1, 100_000); Restart
         /// A device never seen before gets what no device of its user has had, and all that was written since this long ago;
         /// 0: only the first.
         new_device_window: Duration = Start::Default("0"), between(0, 365 * DAY); Restart

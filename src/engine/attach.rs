@@ -33,7 +33,7 @@ use super::users::{Attached, Watcher};
 impl Shard {
     /// `auth` in a first message.
     pub(super) fn auth(&mut self, key: SessionKey, auth: Auth, request: Option<RequestId>, turn: &mut Turn<'_>) {
-        match self.verifier.verify(&auth.token.0, turn.now.wall) {
+        match self.verify(&auth.token.0, turn.now.wall) {
             Ok(identity) => self.authenticate(key, identity, auth.wishes, request, turn),
             Err(fault) => {
                 let fault = Fault::new(fault.name(), fault.to_string());
@@ -55,6 +55,7 @@ impl Shard {
     ) {
         let shard = self.id;
         let deadline = turn.now.mono_ms() + self.settings.auth_timeout_ms;
+        let token = self.revocations.mark(&identity);
         let Some(session) = self.session(key) else { return };
         let device = identity.device.or_else(|| wishes.device.clone()).unwrap_or_else(DeviceId::unnamed);
         let asker = Box::new(Asker {
@@ -72,6 +73,7 @@ impl Shard {
             device,
             acks: wishes.acks,
             expires_at: identity.expires_at,
+            token,
             expiry_told: false,
         });
         session.timers.expiry = expiry_deadline(identity.expires_at, turn);

@@ -14,6 +14,7 @@ use super::Hasher;
 use super::cursor::{Cursor, CursorState};
 use super::outbox::{LogMark, Outbox};
 use super::rate::Bucket;
+use super::revocations::TokenMark;
 
 /// One connection. Small while idle: what only some phases need is behind a pointer.
 #[derive(Debug)]
@@ -78,6 +79,8 @@ pub struct Account {
     pub device: DeviceId,
     pub acks: bool,
     pub expires_at: Option<Millis>,
+    /// For revocation.
+    pub token: TokenMark,
     /// The client was told that its token has expired.
     pub expiry_told: bool,
 }

@@ -1,17 +1,20 @@
 //! Owns the translation of configuration and limits into what each part is given. Pure.
 
+use std::sync::Arc;
+
 use crate::auth::{self, AuthRules, Verifier};
 use crate::config::{Algorithm, Config, Durability, Limits, SessionPolicy, StoreKind};
 use crate::engine::{self, Settings};
 use crate::shard::{Caps, DriverSettings, RingSettings};
 use crate::store::{self, EmbeddedSettings, StoreSettings};
+use crate::types::revocation::Revocation;
 use crate::wire::frame::FrameLimits;
 use crate::wire::upgrade::{OriginRule, UpgradeRules};
 
 use super::ServeError;
 
 /// The engine's settings; the placement seed is the node's.
-pub(super) fn engine(limits: &Limits) -> Settings {
+pub(super) fn engine(limits: &Limits, revocations: Arc<[Revocation]>) -> Settings {
     let from = limits.engine.clone();
     Settings {
         node: from.node,
@@ -47,6 +50,7 @@ pub(super) fn engine(limits: &Limits) -> Settings {
         conversations_cached_max: from.conversations_cached_max,
         loading_requests_max: from.loading_requests_max,
         store_requests_max: from.store_requests_max,
+        revocations,
     }
 }
 

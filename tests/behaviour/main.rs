@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod announcements;
 mod auth;
 mod bad_inputs;
 mod control;

@@ -76,6 +76,9 @@ impl MemoryBackend {
             Write::Recall { conversation, seq, by } => self.recall(&conversation, seq, &by),
             Write::Hide { user, conversation, seq } => self.hide(&user, &conversation, seq),
             Write::LastSeen { user, at } => self.users.entry(&user).last_seen = Some(at),
+            Write::Know(users) => users.iter().for_each(|user| {
+                self.users.number(user);
+            }),
             Write::Note { name, text: Some(text) } => {
                 self.notes.insert(name, text);
             }
