@@ -11,6 +11,7 @@ mod codec;
 mod contacts;
 mod draft;
 mod files;
+mod heads;
 mod journal;
 mod keyring;
 mod keys;
@@ -200,6 +201,7 @@ impl EmbeddedBackend {
         if std::mem::take(&mut self.sync_fails) {
             return Err("injected".to_owned());
         }
+        self.ledger.publish(tables.heads());
         self.number = mark.number;
         if durability == Durability::Commit {
             self.synced = mark.number;

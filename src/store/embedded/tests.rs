@@ -381,6 +381,35 @@ fn a_commit_that_failed_is_acknowledged_never() {
 }
 
 #[test]
+fn readers_never_see_an_end_before_what_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open_with(folder.path(), Durability::Memory).unwrap();
+    let conversations: Vec<ConversationId> = (0..4).map(|place| private("a", &format!("b{place}"))).collect();
+    let acknowledged: Vec<AtomicU64> = conversations.iter().map(|_| AtomicU64::new(0)).collect();
+    let (reader, ended) = (backend.read_side().unwrap(), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Acquire) {
+                    for (conversation, acknowledged) in conversations.iter().zip(&acknowledged) {
+                        let least = acknowledged.load(Ordering::Acquire);
+                        let read = reader.read(&Read::Head { conversation: conversation.clone() });
+                        assert!(matches!(read, Ok(Answer::Head(head)) if head.0 >= least), "{read:?} after {least}");
+                    }
+                }
+            });
+        }
+        for number in 1..=300 {
+            let writes = conversations.iter().map(|conversation| append(conversation, number)).collect();
+            let outcomes = commit(&mut backend, writes);
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            acknowledged.iter().for_each(|acknowledged| acknowledged.store(number, Ordering::Release));
+        }
+        ended.store(true, Ordering::Release);
+    });
+}
+
+#[test]
 fn memory_durability_reaches_the_disk_when_tended() {
     let folder = tempfile::tempdir().unwrap();
     let mut backend = open_with(folder.path(), Durability::Memory).unwrap();
