@@ -14,6 +14,7 @@ undoes it. CONTROL is a Unix socket that takes one order per line and answers wi
     fail-sync N keep|drop      the next N syncs of files fail with EIO, and what they were to write never becomes durable: it can
                                still be read until the power goes (keep) or is gone at once (drop). Linux does either.
     full on|off                writes that need room fail with ENOSPC
+    slow MILLISECONDS          every sync of a file takes so much longer; 0: as fast as it can
     count                      nothing
 
 Content is durable after fsync, fdatasync, or a write to a file opened with O_SYNC or O_DSYNC. Names (create, mkdir, rename,
@@ -103,6 +104,7 @@ class Lossy(Operations):
         self.inodes, self.names, self.flags = {}, [], {}
         self.number, self.trashed = 0, 0
         self.syncs_to_fail, self.failed_sync_keeps, self.full = 0, True, False
+        self.slow_seconds = 0
         self.counters = {"writes": 0, "syncs": 0, "cuts": 0, "undone_writes": 0, "undone_bytes": 0, "undone_names": 0, "failed": 0}
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(control)
@@ -129,11 +131,13 @@ class Lossy(Operations):
             case ["freeze", count]:
                 self.freeze_after = int(count)
             case ["on"]:
-                self.full, self.syncs_to_fail, self.dead = False, 0, False
+                self.full, self.syncs_to_fail, self.dead, self.slow_seconds = False, 0, False, 0
             case ["fail-sync", count, ("keep" | "drop") as what]:
                 self.syncs_to_fail, self.failed_sync_keeps = int(count), what == "keep"
             case ["full", ("on" | "off") as what]:
                 self.full = what == "on"
+            case ["slow", milliseconds]:
+                self.slow_seconds = int(milliseconds) / 1000
             case ["count"]:
                 pass
             case _:
@@ -218,6 +222,10 @@ class Lossy(Operations):
 
     def sync(self, fd, path):
         self.step()
+        if self.slow_seconds:
+            # Orders are taken meanwhile, and the power may go.
+            self.power.wait_for(lambda: self.dead, timeout=self.slow_seconds)
+            self.alive()
         self.counters["syncs"] += 1
         key = os.fstat(fd).st_ino
         inode = self.inodes.get(key)

@@ -1,6 +1,6 @@
 //! Owns the relations between options: what no single one of them can tell. Never reads a source and never changes a value.
 
-use super::choice::Algorithm;
+use super::choice::{Algorithm, StoreKind};
 use super::options::Config;
 use super::source::Reader;
 use super::value::Secret;
@@ -10,6 +10,7 @@ pub(super) fn relations(reader: &mut Reader) {
     secrets(reader);
     signatures(reader);
     public_key(reader);
+    key_file(reader);
     origins(reader);
     numbers(reader);
 }
@@ -69,6 +70,18 @@ fn public_key(reader: &mut Reader) {
         Ok(_) => return,
     };
     reader.conflict(&["auth.public_key_file"], message);
+}
+
+/// What is in it is judged when the store is opened.
+fn key_file(reader: &mut Reader) {
+    let Config { store, .. } = &reader.config;
+    let Some(path) = &store.encryption_key_file else { return };
+    let message = match std::fs::File::open(path) {
+        _ if store.kind != StoreKind::Embedded => "is set, but only store.kind = \"embedded\" keeps anything to seal".to_owned(),
+        Err(error) => format!("names {}, which cannot be read: {error}", path.display()),
+        Ok(_) => return,
+    };
+    reader.conflict(&["store.encryption_key_file"], message);
 }
 
 fn origins(reader: &mut Reader) {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use indexmap::IndexMap;
 
-use crate::types::record::{Group, Role};
+use crate::types::record::{Group, Role, SharedMessage};
 use crate::types::{Command, ConversationId, GroupId, Millis, Seq, ShardId, UserId};
 
 use super::Hasher;
@@ -51,6 +51,7 @@ pub enum State {
 pub enum Waiting {
     Ask(Box<Asker>, Command),
     Attach(Box<Asker>),
+    Recall(Box<Asker>, SharedMessage),
     Order(Box<Asker>, GroupOrder),
     Notify { kind: compact_str::CompactString, content: crate::types::RawJson, asker: Option<Box<Asker>> },
 }

@@ -8,7 +8,7 @@ use crate::types::envelope::Asker;
 use crate::types::push::GroupEvent;
 use crate::types::record::Member;
 use crate::types::storage::Ticket;
-use crate::types::{ConversationId, GroupId, RequestId, Seq, SessionId, SessionKey, UserId};
+use crate::types::{ConversationId, ErrorName, GroupId, RequestId, Seq, SessionId, SessionKey, UserId};
 use indexmap::IndexMap;
 
 /// Requests the store has not answered.
@@ -21,11 +21,13 @@ pub struct PendingTable {
 #[derive(Debug)]
 pub enum Pending {
     LoadConversation(ConversationId),
-    /// `notification` is kept to be tried again when nobody waits for an answer.
+    /// `notification` is kept to be tried again when nobody waits for an answer; `refusal` answers what is no repeat of
+    /// something written before.
     Append {
         conversation: ConversationId,
         asker: Option<Box<Asker>>,
         notification: Option<Box<(CompactString, RawJson)>>,
+        refusal: Option<ErrorName>,
     },
     ChangeGroup(Box<GroupPlan>),
     LoadUser {
@@ -66,6 +68,12 @@ pub enum Pending {
     /// A write whose success is all there is to say.
     AckWhenDone {
         asker: Box<Asker>,
+    },
+    /// Whose presence a client may see.
+    Contacts {
+        asker: Box<Asker>,
+        users: Vec<UserId>,
+        watch: bool,
     },
     PresenceLastSeen {
         asker: Box<Asker>,

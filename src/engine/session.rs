@@ -96,8 +96,8 @@ pub struct Timers {
     pub beat: u64,
     /// Last sign of life.
     pub heard: u64,
-    /// A ping is unanswered.
-    pub pinged: bool,
+    /// When the ping was sent that is unanswered; NEVER when none is.
+    pub pinged: u64,
     pub expiry: u64,
     pub ack: u64,
     /// Delivery state goes to the store.
@@ -293,6 +293,13 @@ impl Session {
             Some(first) => first.previous().min(cursor.sent),
             None => cursor.sent,
         }
+    }
+
+    /// Has delivery state written at `at_ms` at the latest. Returns whether the wheel has to be told.
+    #[inline]
+    pub fn persist_by(&mut self, at_ms: u64) -> bool {
+        self.timers.persist = self.timers.persist.min(at_ms);
+        self.timers.persist < self.timers.armed
     }
 
     /// The earliest of the session's deadlines.

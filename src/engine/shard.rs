@@ -13,8 +13,10 @@ use crate::types::storage::{Operation, StoreFault, StoreReply, StoreRequest, Tic
 use crate::types::{ConversationId, Encode, Frame, Millis, Now, RequestId, SessionId, SessionKey, ShardId, UserId};
 
 use super::conversations::{Conversation, Conversations};
+use super::lifecycle::PERSISTS_PER_SECOND;
 use super::outbox::{Lane, Outbox};
 use super::pending::{Pending, PendingTable};
+use super::rate::{Bucket, Rate};
 use super::revocations::Revocations;
 use super::room::Rooms;
 use super::session::Session;
@@ -44,6 +46,8 @@ pub struct Shard {
     pub(super) later: VecDeque<super::handlers::Later>,
     /// What this shard says to itself, in order.
     local: VecDeque<Envelope>,
+    /// Paces the writing of delivery state.
+    pub(super) persists: Bucket,
     /// Hops of what is being handled.
     pub(super) hops: u8,
     pub(super) counters: Counters,
@@ -93,6 +97,7 @@ impl Shard {
             gathers: Default::default(),
             later: VecDeque::new(),
             local: VecDeque::new(),
+            persists: Bucket::full(Rate::per_second(PERSISTS_PER_SECOND), 0),
             hops: 0,
             counters: Counters::default(),
             drain_until: None,
@@ -261,8 +266,8 @@ impl Shard {
         };
         match pending {
             Pending::LoadConversation(conversation) => self.conversation_loaded(conversation, reply.result, turn),
-            Pending::Append { conversation, asker, notification } => {
-                self.appended(conversation, asker, notification, reply.result, turn)
+            Pending::Append { conversation, asker, notification, refusal } => {
+                self.appended(conversation, asker, notification, refusal, reply.result, turn)
             }
             Pending::ChangeGroup(plan) => self.group_changed(*plan, reply.result, turn),
             Pending::LoadUser { asker } => self.user_loaded(&asker, reply.result, turn),
@@ -278,6 +283,7 @@ impl Shard {
             }
             Pending::List { asker } => self.list_read(asker, reply.result, turn),
             Pending::AckWhenDone { asker } => self.done(asker, reply.result, turn),
+            Pending::Contacts { asker, users, watch } => self.contacts_found(&asker, users, watch, reply.result, turn),
             Pending::PresenceLastSeen { asker, gather, entries } => {
                 self.presence_last_seen(&asker, gather, entries, reply.result, turn)
             }
@@ -372,6 +378,13 @@ impl Shard {
     /// True when no further client request may go to the store.
     pub(super) fn store_is_full(&self) -> bool {
         self.pending.len() >= self.settings.store_requests_max
+    }
+
+    /// True when no further request that writes may go to the store: a part of its queue is for those that read, which may be
+    /// answered while a disk takes nothing.
+    pub(super) fn store_takes_no_writes(&self) -> bool {
+        let requests_max = self.settings.store_requests_max;
+        self.pending.len() >= requests_max - requests_max / 4
     }
 
     /// Answers whoever asked.

@@ -119,6 +119,8 @@ pub(super) fn store(limits: &Limits) -> StoreSettings {
         client_requests_max: limits.engine.store_requests_max,
         batch_requests: limits.store.batch_messages_max,
         reader_threads: limits.store.readers,
+        retention_ms: limits.store.retention_ms,
+        dedupe_window_ms: Some(limits.store.dedupe_window_ms),
         ..StoreSettings::default()
     }
 }
@@ -128,7 +130,13 @@ pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
         Durability::Commit => store::Durability::Commit,
         Durability::Memory => store::Durability::Memory,
     };
-    EmbeddedSettings { durability, ..EmbeddedSettings::new(&config.store.path) }
+    EmbeddedSettings {
+        path: config.store.path.clone(),
+        durability,
+        encryption_key_file: config.store.encryption_key_file.clone(),
+        cache_bytes: config.store.cache_bytes.0,
+        write_buffer_bytes: config.store.write_buffer_bytes.0,
+    }
 }
 
 /// What an acknowledgement promises, as operators are told.

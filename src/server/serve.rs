@@ -59,7 +59,7 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
     tracing::info!(client = %ready.client, admin = %ready.admin, shards = limits.shards, "ready");
     (options.on_ready)(ready);
 
-    let failed = wait(&wishes, &node, || reload(&config, &options.reload), || publish(&counts, &registry));
+    let failed = wait(&wishes, &node, || reload(&config, &options.reload, &node), || publish(&counts, &registry));
     readiness.set(Phase::Draining);
     let exit = if failed { ExitKind::Done } else { drain(&wishes, &node, limits.drain_deadline_ms) };
     end(node, control).map(|()| exit)
@@ -102,11 +102,14 @@ fn publish(counts: &Mutex<StoreCounts>, registry: &Registry) {
 }
 
 /// Says which options are in force from now on and which need a restart.
-fn reload(config: &Config, read: &dyn Fn() -> Result<Config, ConfigErrors>) {
+fn reload(config: &Config, read: &dyn Fn() -> Result<Config, ConfigErrors>, node: &Node) {
     let new = match read() {
         Ok(new) => new,
         Err(errors) => return tracing::error!(%errors, "not reloaded: the configuration has errors"),
     };
+    if let Some(retention) = &node.retention {
+        retention.set(new.messages.retention.as_millis() as u64);
+    }
     let changes = config.changes(&new);
     if changes.is_empty() {
         tracing::info!("reloaded: nothing has changed");

@@ -13,7 +13,7 @@ use crate::mesh::directory::Directory;
 use crate::mesh::{self, Inbox, InboxSender, Waker};
 use crate::metrics::Registry;
 use crate::shard::{self, Admission, Caps, Clock, DriverSettings, Frontpage, Order, Parts, Shards};
-use crate::store::{self, Observer, StoreClient, StoreParts, StoreSettings, StoreThreads, Wake};
+use crate::store::{self, Observer, Retention, StoreClient, StoreParts, StoreSettings, StoreThreads, Wake};
 use crate::types::ShardId;
 use crate::types::envelope::Envelope;
 use crate::wire::json::JsonEncoder;
@@ -52,6 +52,8 @@ pub(super) struct StorePlan {
 pub(super) struct Node {
     pub shards: Shards,
     pub store: Option<StoreThreads>,
+    /// How long the store keeps messages.
+    pub retention: Option<Retention>,
     /// A client of the store that is no shard's.
     pub other_client: Option<StoreClient>,
     pub orders: Arc<[InboxSender<Order>]>,
@@ -71,12 +73,12 @@ impl Node {
         let wakers = wakers.map_err(system("cannot make an eventfd"))?;
         let inboxes: Vec<Inbox<Order>> = wakers.iter().map(|waker| Inbox::new(ORDERS_MAX, waker.clone())).collect();
         let orders = inboxes.iter().map(Inbox::sender).collect();
-        let (clients, store) = match plan.store {
+        let (clients, store, retention) = match plan.store {
             Some(store) => {
                 let running = start_store(store, &wakers).map_err(system("cannot start the store's threads"))?;
-                (running.clients.into_iter().map(Some).collect(), Some(running.threads))
+                (running.clients.into_iter().map(Some).collect(), Some(running.threads), Some(running.retention))
             }
-            None => (wakers.iter().map(|_| None).collect::<Vec<_>>(), None),
+            None => (wakers.iter().map(|_| None).collect::<Vec<_>>(), None, None),
         };
         let mut clients = clients.into_iter();
         let shard_clients: Vec<Option<StoreClient>> = clients.by_ref().take(usize::from(shards)).collect();
@@ -111,7 +113,8 @@ impl Node {
                 driver: plan.driver.clone(),
             });
         }
-        Ok(Node { shards: shard::start(parts)?, store, other_client, orders, admission, frontpage, directory })
+        let shards = shard::start(parts)?;
+        Ok(Node { shards, store, retention, other_client, orders, admission, frontpage, directory })
     }
 
     /// Lets clients in.

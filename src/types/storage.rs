@@ -63,6 +63,9 @@ pub struct Append {
     pub head: Option<Seq>,
     /// Client ids first used before this time no longer count as duplicates.
     pub dedupe_since: Millis,
+    /// Writes nothing: the sender may not write here any more, and is only told of what was written before. `Done` when the
+    /// `client_id` is new.
+    pub repeat_only: bool,
 }
 
 /// A change to a group. `members_put` is inserted or replaced, `members_removed` deleted, each with the user's own row.
@@ -84,8 +87,9 @@ pub enum Read {
     Head { conversation: ConversationId },
     /// A group with its members and the end of its log.
     Group { group: GroupId },
-    /// All of a user's conversations as `device` sees them.
-    User { user: UserId, device: DeviceId },
+    /// All of a user's conversations as `device` sees them; `recent_since`: as it is to see them when it is new, see
+    /// [`UserConversation::recent_from`].
+    User { user: UserId, device: DeviceId, recent_since: Option<Millis> },
     /// One user's row of one conversation.
     Row { user: UserId, device: DeviceId, conversation: ConversationId },
     /// A stretch of a log.
@@ -94,6 +98,8 @@ pub enum Read {
     Locate { message_id: MessageId },
     /// When users were last connected.
     LastSeen { users: Vec<UserId> },
+    /// Who of `others` shares a conversation with `user`: has written to or been written to by them, or is in a group of theirs.
+    Contacts { user: UserId, others: Vec<UserId> },
     /// A user's conversations, the one with the newest message first. `cursor` is the `next` of an earlier answer.
     Summaries { user: UserId, limit: u32, cursor: Option<String> },
     /// A user's conversations with unread messages: own, recalled and hidden ones never count, notifications do.
@@ -171,6 +177,7 @@ pub enum Answer {
     Range(RangePage),
     Located(Option<SharedMessage>),
     LastSeen(Vec<(UserId, Option<Millis>)>),
+    Contacts(Vec<UserId>),
     Summaries {
         conversations: Vec<ConversationSummary>,
         next: Option<String>,

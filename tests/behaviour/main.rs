@@ -22,6 +22,7 @@ mod program;
 mod reading;
 mod recall;
 mod rest;
+mod retention;
 mod sessions;
 mod slow_reader;
 mod sync;

@@ -1,11 +1,13 @@
-//! A disk that fails without the power going: one sync that does not succeed, and no room.
+//! A disk that fails without the power going: one sync that does not succeed, no room, and syncs that take long.
 
 use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 
 use super::disk::LossyDisk;
 use super::histories;
 use super::run::{Ending, Run};
-use crate::support::PATIENCE;
+use crate::support::{Client, PATIENCE, Server};
 
 /// Breaks the sync of a commit in the midst of traffic, lets the server get over it, and then takes the power away: what is
 /// acknowledged after the failure must not rest on what the failure lost.
@@ -72,6 +74,63 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
     run.settle().judge();
 }
 
+/// Every sync takes half a second. Whoever writes waits for it or is told to come back; nobody else notices.
+fn a_slow_disk(shards: u16) {
+    let disk = LossyDisk::given();
+    let server = Server::start_in(shards, "[store]\nqueue = 64\n", &disk.folder.join(format!("slow-{shards}")));
+    let mut alice = Client::connect(&server, "alice");
+    let (mut bob, mut carol) = (Client::connect(&server, "bob"), Client::connect(&server, "carol"));
+    alice.tell("bob", "before");
+    bob.expect("new_message");
+    disk.tell("slow 500");
+    for number in 0..SENDS {
+        let data = json!({"to_user_id": "bob", "content": number.to_string()});
+        alice.send_json(&json!({"type": "send_message", "message_id": format!("m{number}"), "data": data}));
+    }
+    let syncs = || disk.tell("count")["syncs"].as_u64().expect("the disk counts syncs");
+    let before = syncs();
+    for number in 0..20 {
+        assert_eq!(carol.request("ping", json!({}))["type"], "pong");
+        carol.send("typing", json!({"to_user_id": "bob", "state": if number % 2 == 0 { "start" } else { "stop" }}));
+        assert_eq!(bob.expect("typing")["user_id"], "carol");
+        let page = bob.ask("get_history", json!({"conversation_id": "p:alice:bob", "limit": 1}));
+        assert!(!page["messages"].as_array().expect("a list").is_empty());
+    }
+    let meanwhile = syncs() - before;
+    println!("slow disk, {shards} shards: 20 pings, typings and readings took {meanwhile} syncs of 500 ms");
+    assert!(meanwhile < 20, "they wait for the disk: {meanwhile} syncs went by");
+    let replies: Vec<Value> = (0..SENDS).map(|number| alice.reply_to(&format!("m{number}"))).collect();
+    let (acked, refused): (Vec<&Value>, Vec<&Value>) = replies.iter().partition(|reply| reply["type"] == "ack");
+    println!("slow disk, {shards} shards: {} sends acknowledged, {} refused", acked.len(), refused.len());
+    assert!(!acked.is_empty() && !refused.is_empty(), "the queue has a bound, and what is within it is done");
+    for reply in refused {
+        let fault = &reply["data"];
+        assert!(fault["name"] == "OVERLOADED" && fault["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0), "{reply}");
+    }
+    disk.tell("slow 0");
+    // It has recovered by itself: what was refused is taken now, and everything is there once.
+    for number in 0..SENDS {
+        let data = json!({"to_user_id": "bob", "content": number.to_string()});
+        let reply = alice.request_as(&format!("m{number}"), "send_message", data);
+        assert_eq!(reply["type"], "ack", "{reply}");
+    }
+    bob.ask("ping", json!({}));
+    let log = histories::read(&server, "bob", "p:alice:bob");
+    assert_eq!(log.len(), SENDS + 1, "each is there once");
+}
+
+#[test]
+#[ignore = "needs a disk that can be slow: run scripts/powercut"]
+fn a_slow_disk_holds_up_only_who_writes_with_1_shard() {
+    a_slow_disk(1);
+}
+
+#[test]
+#[ignore = "needs a disk that can be slow: run scripts/powercut"]
+fn a_slow_disk_holds_up_only_who_writes_with_4_shards() {
+    a_slow_disk(4);
+}
+
 fn tell(run: &Run, order: &str) {
     run.disk.as_ref().expect("this run has one").tell(order);
 }
@@ -83,3 +142,5 @@ fn failures(run: &Run) -> u64 {
 }
 
 const REFUSAL: &str = "STORE_UNAVAILABLE";
+/// More than a queue of the store holds.
+const SENDS: usize = 300;

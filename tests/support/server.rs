@@ -89,6 +89,12 @@ impl Server {
         *state = spawn_once(&self.folder, &self.data, self.shards);
     }
 
+    /// Replaces the text of the configuration file; in force when the process is told or starts again.
+    #[allow(dead_code, reason = "not every binary with this harness changes it")]
+    pub fn configure(&self, config: &str) {
+        std::fs::write(self.folder.path().join("corehub.toml"), config).expect("the folder is writable");
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);

@@ -61,7 +61,7 @@ impl Shard {
 
     /// Has the store write a change; requests that follow wait for it.
     pub(super) fn change_group(&mut self, conversation: ConversationId, plan: GroupPlan, turn: &mut Turn<'_>) {
-        if self.store_is_full() {
+        if self.store_takes_no_writes() {
             if let Some(asker) = plan.asker {
                 self.fail(&asker, overloaded(), turn);
             }

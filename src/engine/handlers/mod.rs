@@ -206,7 +206,9 @@ impl Shard {
         let Some(entry) = self.conversations.table.get_mut(conversation) else { return };
         match waiting {
             // Attaching is bounded by the number of sessions.
-            Waiting::Ask(asker, _) if entry.waiting.len() >= waiting_max => self.fail(&asker, overloaded(), turn),
+            Waiting::Ask(asker, _) | Waiting::Recall(asker, _) if entry.waiting.len() >= waiting_max => {
+                self.fail(&asker, overloaded(), turn)
+            }
             Waiting::Notify { kind, content, asker } if entry.waiting.len() >= waiting_max => match asker {
                 Some(asker) => self.fail(&asker, overloaded(), turn),
                 None => self.notify_later(conversation.clone(), kind, content, turn),
@@ -262,7 +264,7 @@ impl Shard {
     ) {
         for waiting in waiting {
             match waiting {
-                Waiting::Ask(asker, _) => self.fail(&asker, store_fault(fault), turn),
+                Waiting::Ask(asker, _) | Waiting::Recall(asker, _) => self.fail(&asker, store_fault(fault), turn),
                 // A session that cannot be attached would miss messages without knowing: it comes back instead.
                 Waiting::Attach(asker) => {
                     let close = crate::types::CloseCode::Overloaded;
@@ -300,6 +302,7 @@ impl Shard {
                     }
                 }
                 Waiting::Notify { kind, content, asker } => self.notify_now(conversation, kind, content, asker, turn),
+                Waiting::Recall(asker, message) => self.recall_now(asker, message, turn),
                 Waiting::Order(asker, order) => self.order_now(asker, conversation.clone(), order, turn),
             }
         }

@@ -55,7 +55,7 @@ impl Shard {
             created_at: turn.now.wall,
             extra: None,
         };
-        self.append_message(message, asker, turn);
+        self.append_message(message, asker, None, turn);
     }
 
     /// Keeps a notification that the store could not take. Full, the oldest is given up and counted.

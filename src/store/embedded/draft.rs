@@ -7,6 +7,7 @@ use fjall::{Iter, OwnedWriteBatch, Slice};
 
 use super::cache::Recent;
 use super::codec::{ConversationRecord, RowRecord, decode_head};
+use super::keyring::Keyring;
 use super::keys;
 use super::tables::{Look, Space, Tables, Trouble};
 use crate::types::record::Message;
@@ -89,6 +90,17 @@ impl Ledger {
 
     pub fn is_empty(&self) -> bool {
         self.pending.iter().all(BTreeMap::is_empty)
+    }
+
+    /// Entries of a table that the batch removes.
+    pub fn removed(&self, space: Space) -> u64 {
+        self.pending[space as usize].values().filter(|value| value.is_none()).count() as u64
+    }
+
+    /// About how much the batch writes.
+    pub fn bytes(&self) -> usize {
+        let weight = |(key, value): (&Slice, &Option<Slice>)| key.len() + value.as_ref().map_or(0, |value| value.len());
+        self.pending.iter().flatten().map(weight).sum()
     }
 
     /// Moves the batch into one of the database.
@@ -201,7 +213,7 @@ impl Draft<'_> {
     /// Puts a message with its `seq` at the end of its log.
     pub fn push(&mut self, mut conversation: Conversation, message: &Message) {
         let key = keys::message(conversation.record.number, message.seq);
-        let value = super::codec::encode_message(message, &key);
+        let value = super::codec::encode_message(message, &key, self.tables.keyring());
         self.put(Space::Messages, key, value);
         conversation.head = message.seq;
         if message.created_at < conversation.newest {
@@ -270,6 +282,10 @@ impl Look for Draft<'_> {
 
     fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter {
         self.tables.range(space, from, to)
+    }
+
+    fn keyring(&self) -> &Keyring {
+        self.tables.keyring()
     }
 }
 

@@ -67,6 +67,11 @@ pub fn rows(user: &UserId) -> Slice {
     joined(&[user.as_str().as_bytes(), &[0]])
 }
 
+/// All rows of a user that are of groups.
+pub fn group_rows(user: &UserId) -> Slice {
+    joined(&[user.as_str().as_bytes(), &[0], b"g:"])
+}
+
 /// The conversation's id in the key of a row.
 pub fn row_conversation<'a>(key: &'a [u8], user: &UserId) -> &'a [u8] {
     key.get(user.as_str().len() + 1..).unwrap_or_default()
@@ -80,6 +85,17 @@ pub fn device(user: &UserId, device: &DeviceId) -> Slice {
 /// `hidden`: user, then conversation number, then `seq`.
 pub fn hidden(user: &UserId, number: u64, seq: Seq) -> Slice {
     tagged(b'h', &[user.as_str().as_bytes(), &[0], &pair(number, seq)])
+}
+
+/// All of `hidden`.
+pub fn all_hidden() -> Slice {
+    tagged(b'h', &[])
+}
+
+/// The conversation number and `seq` in a key of `hidden`.
+pub fn hidden_place(key: &[u8]) -> Option<(u64, Seq)> {
+    let place = u128::from_be_bytes(*key.last_chunk::<16>()?);
+    Some(((place >> 64) as u64, Seq(place as u64)))
 }
 
 /// `last_seen`: by user.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use super::codec::{RowRecord, decode_head};
 use super::keys;
-use super::read::{Hidden, decode};
+use super::read::Hidden;
 use super::tables::{Look, Space, Trouble, View};
 use crate::store::listing::{matches, parse_cursor, position};
 use crate::types::push::{ConversationSummary, UnreadEntry};
@@ -46,7 +46,7 @@ impl View<'_> {
         budget: &mut Budget,
     ) -> Result<ConversationSummary, Trouble> {
         let (last_seq, last_message) = match self.last_message(row.number)? {
-            Some((seq, key, bytes)) if seq > row.start_seq => (seq, Some(decode(&key, &bytes, &id, seq)?)),
+            Some((seq, key, bytes)) if seq > row.start_seq => (seq, Some(self.decode(&key, &bytes, &id, seq)?)),
             Some((seq, _, _)) => (seq, None),
             None => match self.conversation_record(&id)? {
                 Some(record) => (record.first_kept.previous(), None),
@@ -193,7 +193,7 @@ impl Strand {
                 if head.recalled || self.before.as_ref().is_some_and(early) || hidden.has(seq)? {
                     continue;
                 }
-                let message = decode(&key, &bytes, &self.id, seq)?;
+                let message = view.decode(&key, &bytes, &self.id, seq)?;
                 if self.before.as_ref().is_none_or(|before| position(&message) < *before) {
                     self.waiting.push_back(message);
                 }

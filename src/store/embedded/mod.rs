@@ -7,16 +7,21 @@
 
 mod cache;
 mod codec;
+mod contacts;
 mod draft;
 mod journal;
+mod keyring;
 mod keys;
 mod lists;
 mod open;
 mod prune;
 mod read;
+mod rewrite;
 mod tables;
 mod write;
 
+#[cfg(test)]
+mod sealing_tests;
 #[cfg(test)]
 mod tests;
 
@@ -34,9 +39,13 @@ use crate::types::{Millis, UserId};
 
 use draft::Ledger;
 use journal::{Keep, MARK, Mark};
+use keyring::Keyring;
 use open::Folder;
+use prune::Sweep;
+use rewrite::Rewriter;
 use tables::{Look, Space, Tables, Trouble, Tuning};
 
+pub use keyring::{KeyFileFault, new_key_line};
 pub use open::StoreOpenFault;
 
 /// How to keep things on disk.
@@ -49,6 +58,8 @@ pub struct EmbeddedSettings {
     pub cache_bytes: u64,
     /// Memory about which what was written goes from memory to tables. A burst may take some times as much.
     pub write_buffer_bytes: u64,
+    /// Keys that bodies are sealed with; None: bodies are kept as they are.
+    pub encryption_key_file: Option<PathBuf>,
 }
 
 impl EmbeddedSettings {
@@ -58,6 +69,7 @@ impl EmbeddedSettings {
             durability: Durability::Commit,
             cache_bytes: CACHE_BYTES,
             write_buffer_bytes: WRITE_BUFFER_BYTES,
+            encryption_key_file: None,
         }
     }
 }
@@ -74,6 +86,7 @@ pub enum Durability {
 /// The store on disk.
 pub struct EmbeddedBackend {
     settings: EmbeddedSettings,
+    keyring: Arc<Keyring>,
     shared: Arc<Shared>,
     ledger: Ledger,
     /// What [`Tables::open`] drops first uses by.
@@ -82,8 +95,10 @@ pub struct EmbeddedBackend {
     number: u64,
     synced: u64,
     failed: Option<Failed>,
-    /// The conversation at which pruning goes on.
-    prune_at: u64,
+    /// First uses from before no longer count, whatever a write says; None until that was said.
+    first_uses_before: Option<Millis>,
+    sweep: Sweep,
+    rewriter: Rewriter,
     /// Makes the next commit fail as if the disk had.
     #[cfg(test)]
     sync_fails: bool,
@@ -123,11 +138,14 @@ impl EmbeddedBackend {
     /// Opens the store, which may be empty, and recovers what was acknowledged before the last end, however that came.
     ///
     /// # Errors
-    /// When the folder cannot be used, another process has it, a newer version wrote it, or its files are damaged.
+    /// When the folder cannot be used, another process has it, a newer version wrote it, its files are damaged, or its keys are
+    /// not at hand.
     pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedBackend, StoreOpenFault> {
+        let keyring = Arc::new(settings.encryption_key_file.as_deref().map(Keyring::load).transpose()?.unwrap_or_default());
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
-        let (tables, mark) = open_tables(&folder, &settings, &first_uses_since, Keep::All)?;
+        let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All)?;
+        folder.sync()?;
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
         let seed = seed(&tables).map_err(trouble)?;
         know_users(&tables).map_err(trouble)?;
@@ -135,13 +153,16 @@ impl EmbeddedBackend {
         let shared = Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) };
         Ok(EmbeddedBackend {
             settings,
+            keyring,
             shared: Arc::new(shared),
             ledger,
             first_uses_since,
             number: mark.number,
             synced: mark.number,
             failed: None,
-            prune_at: 0,
+            first_uses_before: None,
+            sweep: Sweep::default(),
+            rewriter: Rewriter::new(),
             #[cfg(test)]
             sync_fails: false,
             folder,
@@ -160,6 +181,7 @@ impl EmbeddedBackend {
         let mode = if self.sync_fails { PersistMode::Buffer } else { mode };
         tables.wait_for_room(self.settings.write_buffer_bytes);
         let mut batch = tables.database().batch().durability(Some(mode));
+        self.rewriter.written(self.ledger.bytes(), |space| self.ledger.removed(space));
         self.ledger.pour(tables, &mut batch);
         let mark = Mark { number: self.number + 1, synced: self.synced };
         batch.insert(tables.keyspace(Space::Meta), MARK, mark.encode());
@@ -173,6 +195,37 @@ impl EmbeddedBackend {
             self.synced = mark.number;
         }
         Ok(())
+    }
+
+    /// Removes what `sweep` finds, as one commit.
+    fn forget(
+        &mut self,
+        sweep: impl FnOnce(&mut Sweep, &mut Ledger, &Tables) -> Result<usize, Trouble>,
+    ) -> Result<usize, StoreFault> {
+        self.recover()?;
+        let swept = {
+            let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+            let tables = tables.as_ref().expect("a store that has not failed is open");
+            sweep(&mut self.sweep, &mut self.ledger, tables)
+        };
+        // What was found before a trouble goes all the same.
+        if !self.ledger.is_empty() {
+            self.flush(self.settings.durability).map_err(|reason| self.fail(reason))?;
+        }
+        swept.map_err(unavailable)
+    }
+
+    /// Has the database remove files that a rewriting has made useless: it does so when it moves something to a table, beyond
+    /// which there is nothing old.
+    fn let_go(&mut self) {
+        if let Err(reason) = self.flush(self.settings.durability) {
+            self.fail(reason);
+            return;
+        }
+        if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
+            // It happens with the next table that memory fills, if not now.
+            let _ = tables.keyspace(Space::Meta).rotate_memtable();
+        }
     }
 
     fn fail(&mut self, reason: String) -> StoreFault {
@@ -208,11 +261,12 @@ impl EmbeddedBackend {
             Durability::Commit => self.synced,
             Durability::Memory => self.number,
         };
+        self.rewriter.stop();
         let mut open = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
         drop(open.take());
         let keep = Keep::UpTo(acknowledged);
-        let (tables, mark) =
-            open_tables(&self.folder, &self.settings, &self.first_uses_since, keep).map_err(|fault| fault.to_string())?;
+        let opened = open_tables(&self.folder, &self.settings, &self.keyring, &self.first_uses_since, keep);
+        let (tables, mark) = opened.map_err(|fault| fault.to_string())?;
         if mark.number < acknowledged {
             return Err(format!("the disk has lost what was acknowledged: commit {} of {acknowledged}", mark.number));
         }
@@ -227,6 +281,7 @@ impl EmbeddedBackend {
 fn open_tables(
     folder: &Folder,
     settings: &EmbeddedSettings,
+    keyring: &Arc<Keyring>,
     first_uses_since: &Arc<AtomicU64>,
     keep: Keep,
 ) -> Result<(Tables, Mark), StoreOpenFault> {
@@ -235,7 +290,8 @@ fn open_tables(
     if cut > 0 {
         tracing::warn!(bytes = cut, "cut an unfinished commit from the journal; it had not been acknowledged");
     }
-    let tuning = Tuning { cache_bytes: settings.cache_bytes, write_buffer_bytes: settings.write_buffer_bytes };
+    let EmbeddedSettings { cache_bytes, write_buffer_bytes, .. } = *settings;
+    let tuning = Tuning { cache_bytes, write_buffer_bytes, keyring: keyring.clone() };
     let open = || -> Result<(Tables, Mark), Trouble> {
         let tables = Tables::open(&path, &tuning, first_uses_since)?;
         tables.database().persist(PersistMode::SyncAll)?;
@@ -245,10 +301,12 @@ fn open_tables(
         };
         Ok((tables, mark))
     };
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble)),
-        Err(_) => Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
-    }
+    let opened = match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble))?,
+        Err(_) => return Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
+    };
+    keyring.admit(&opened.0, &settings.path)?;
+    Ok(opened)
 }
 
 /// Of the hashes that name first uses: chosen once, kept with the data.
@@ -316,9 +374,10 @@ impl Backend for EmbeddedBackend {
         {
             let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
             let tables = tables.as_ref().expect("a store that has not failed is open");
-            for write in writes.drain(..) {
-                if let Write::Append(append) = &write {
-                    self.first_uses_since.fetch_max(append.dedupe_since.0, Ordering::Relaxed);
+            for mut write in writes.drain(..) {
+                if let (Write::Append(append), Some(before)) = (&mut write, self.first_uses_before) {
+                    // A wall clock that has leapt ahead makes no repeat a new message.
+                    append.dedupe_since = append.dedupe_since.min(before);
                 }
                 let outcome = guarded(|| self.ledger.draft(tables).write(write));
                 if outcome.is_err() {
@@ -345,16 +404,29 @@ impl Backend for EmbeddedBackend {
     }
 
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
-        self.recover()?;
-        let pruned = self.draft_prune(before, messages_max).map_err(unavailable)?;
-        if !self.ledger.is_empty() {
-            self.flush(self.settings.durability).map_err(|reason| self.fail(reason))?;
-        }
-        Ok(pruned)
+        self.forget(|sweep, ledger, tables| sweep.messages(ledger, tables, before, messages_max))
+    }
+
+    fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+        self.first_uses_before = Some(first_uses_before);
+        self.first_uses_since.store(first_uses_before.0, Ordering::Relaxed);
+        self.forget(|sweep, ledger, tables| {
+            let expired = sweep.first_uses(ledger, tables, first_uses_before, entries_max)?;
+            Ok(expired + sweep.hidden(ledger, tables, entries_max)?)
+        })
     }
 
     fn tend(&mut self) {
-        if self.recover().is_err() || self.number == self.synced {
+        if self.recover().is_err() {
+            return;
+        }
+        if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
+            self.rewriter.tend(tables, self.settings.write_buffer_bytes);
+        }
+        if self.rewriter.has_ended() {
+            self.let_go();
+        }
+        if self.number == self.synced {
             return;
         }
         let persisted = match &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
@@ -378,6 +450,7 @@ impl Drop for EmbeddedBackend {
         {
             tracing::error!(%reason, "the store could not write its last mark");
         }
+        self.rewriter.stop();
         // Readers may live on; the folder is to be free.
         "the store has ended".clone_into(&mut self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner));
         drop(self.shared.tables.write().unwrap_or_else(PoisonError::into_inner).take());

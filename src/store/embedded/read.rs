@@ -17,7 +17,14 @@ impl View<'_> {
         Ok(match read {
             Read::Head { conversation } => Answer::Head(self.head_of(conversation)?),
             Read::Group { group } => Answer::Group(self.group(group)?),
-            Read::User { user, device } => Answer::User(Box::new(self.user(user, device)?)),
+            Read::User { user, device, recent_since } => {
+                let mut state = self.user(user, device)?;
+                if let Some(since) = recent_since.filter(|_| !state.device_known) {
+                    self.find_recent(&mut state, since)?;
+                }
+                Answer::User(Box::new(state))
+            }
+            Read::Contacts { user, others } => Answer::Contacts(self.contacts(user, others)?),
             Read::Row { user, device, conversation } => Answer::Row(self.one_row(user, device, conversation)?),
             Read::Range(query) => Answer::Range(self.page(query)?),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)?),
@@ -70,6 +77,17 @@ impl View<'_> {
         Ok(UserState { device_known, conversations, last_seen: self.last_seen(user)? })
     }
 
+    fn find_recent(&self, state: &mut UserState, since: Millis) -> Result<(), Trouble> {
+        for row in &mut state.conversations {
+            let Some(record) = self.conversation_record(&row.conversation)? else { continue };
+            // Of what is this far behind, all that is earlier is older, too.
+            let since = Millis(since.0.saturating_sub(record.slack_ms));
+            let first = self.partition(&record, &row.conversation, (record.first_kept, row.head), |at| at < since)?;
+            row.recent_from = Some(first.previous());
+        }
+        Ok(())
+    }
+
     fn one_row(&self, user: &UserId, device: &DeviceId, id: &ConversationId) -> Result<Option<Box<UserConversation>>, Trouble> {
         let key = keys::row(user, id);
         let Some(bytes) = self.get(Space::Rows, &key)? else { return Ok(None) };
@@ -90,6 +108,7 @@ impl View<'_> {
             read_seq: row.read_seq,
             delivered_device: row.delivered.iter().find(|(known, _)| *known == device).map(|(_, seq)| *seq),
             delivered_any: delivered_any.max(row.start_seq),
+            recent_from: None,
         })
     }
 
@@ -164,7 +183,7 @@ impl View<'_> {
         let key = keys::message(number, Seq(seq));
         let Some(bytes) = self.get(Space::Messages, &key)? else { return Ok(None) };
         let conversation = self.conversation_id(number)?;
-        decode(&key, &bytes, &conversation, Seq(seq)).map(Some)
+        self.decode(&key, &bytes, &conversation, Seq(seq)).map(Some)
     }
 
     fn page(&self, query: &RangeQuery) -> Result<RangePage, Trouble> {
@@ -188,7 +207,7 @@ impl View<'_> {
             if hidden.has(seq)? {
                 continue;
             }
-            let message = decode(&key, &bytes, &query.conversation, seq)?;
+            let message = self.decode(&key, &bytes, &query.conversation, seq)?;
             if !within(query, message.created_at) {
                 continue;
             }
@@ -249,6 +268,11 @@ impl View<'_> {
         }
         Ok(Seq(low))
     }
+
+    pub(super) fn decode(&self, key: &Slice, bytes: &Slice, id: &ConversationId, seq: Seq) -> Result<SharedMessage, Trouble> {
+        let message = codec::decode_message(key, bytes, id, seq, self.keyring());
+        message.map(Arc::new).map_err(Trouble::message(format!("{id} seq {}", seq.0)))
+    }
 }
 
 fn within(query: &RangeQuery, at: Millis) -> bool {
@@ -267,11 +291,6 @@ fn covered(page: &RangePage, query: &RangeQuery, record: &ConversationRecord, lo
         Some((_, last)) if page.has_more => (low, last),
         _ => (low, high),
     }
-}
-
-pub(super) fn decode(key: &Slice, bytes: &Slice, id: &ConversationId, seq: Seq) -> Result<SharedMessage, Trouble> {
-    let message = codec::decode_message(key, bytes, id, seq);
-    message.map(Arc::new).map_err(Trouble::at(Space::Messages, format!("{id} seq {}", seq.0)))
 }
 
 /// The hidden messages of a stretch, walked beside it.

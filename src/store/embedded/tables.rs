@@ -9,8 +9,9 @@ use std::time::Duration;
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
 use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
 
-use super::codec::{self, ConversationRecord, Damaged, FirstUse};
-use super::keys;
+use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
+use super::keyring::{Keyring, NoKey};
+use super::{keys, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
 /// What is kept; `keys` says under which keys.
@@ -118,6 +119,8 @@ impl Table {
 pub enum Trouble {
     #[error("damaged record in table {table}, {place}: restore it from a backup")]
     Damaged { table: &'static str, place: String },
+    #[error("{place} is sealed with key {id}, which {file} does not hold: put that key back into store.encryption_key_file")]
+    NoKey { id: String, file: String, place: String },
     #[error("cannot read the database: {0}")]
     Engine(#[from] fjall::Error),
 }
@@ -127,6 +130,17 @@ impl Trouble {
     pub fn at(space: Space, place: impl Into<String>) -> impl FnOnce(Damaged) -> Trouble {
         move |Damaged| Trouble::Damaged { table: space.name(), place: place.into() }
     }
+
+    /// Says which message cannot be read.
+    pub fn message(place: impl Into<String>) -> impl FnOnce(Unreadable) -> Trouble {
+        move |unreadable| match unreadable {
+            Unreadable::Damaged => Trouble::at(Space::Messages, place)(Damaged),
+            Unreadable::NoKey(NoKey { id, file }) => {
+                let file = file.map_or_else(|| "no key file".to_owned(), |file| file.display().to_string());
+                Trouble::NoKey { id, file, place: place.into() }
+            }
+        }
+    }
 }
 
 /// How the database is opened.
@@ -134,11 +148,13 @@ impl Trouble {
 pub struct Tuning {
     pub cache_bytes: u64,
     pub write_buffer_bytes: u64,
+    pub keyring: Arc<Keyring>,
 }
 
 /// The open database.
 pub struct Tables {
     database: Database,
+    keyring: Arc<Keyring>,
     keyspaces: [Keyspace; Table::ALL.len()],
 }
 
@@ -153,14 +169,15 @@ impl Tables {
             .worker_threads(1)
             .max_journaling_size(JOURNALS_BYTES_MAX)
             .with_compaction_filter_factories(Arc::new(move |name| {
-                let factory: Arc<dyn Factory> = Arc::new(Expiry { since: since.clone() });
-                (name == Table::FirstUses.name()).then_some(factory)
+                let since = (name == Table::FirstUses.name()).then(|| since.clone());
+                let factory: Arc<dyn Factory> = Arc::new(Expiry { since });
+                Some(factory)
             }))
             .open()?;
         let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
         let keyspaces = Table::ALL.into_iter().map(open).collect::<fjall::Result<Vec<_>>>()?;
         let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace for each table"));
-        Ok(Tables { database, keyspaces })
+        Ok(Tables { database, keyring: tuning.keyring.clone(), keyspaces })
     }
 
     pub fn database(&self) -> &Database {
@@ -193,6 +210,9 @@ pub trait Look {
 
     /// From `from` to before `to`, or to the end.
     fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter;
+
+    /// What bodies are sealed with.
+    fn keyring(&self) -> &Keyring;
 
     fn prefix(&self, space: Space, prefix: Slice) -> Iter {
         let end = keys::after_prefix(&prefix);
@@ -259,6 +279,10 @@ impl Look for View<'_> {
             None => self.snapshot.range(keyspace, from..),
         }
     }
+
+    fn keyring(&self) -> &Keyring {
+        &self.tables.keyring
+    }
 }
 
 /// The tables as they are whenever they are looked at; enough for the only one who writes.
@@ -273,12 +297,18 @@ impl Look for Tables {
             None => self.keyspace(space).range(from..),
         }
     }
+
+    fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
 }
 
-/// Drops first uses that no longer count, whenever their table is rewritten anyway.
+/// Drops first uses that no longer count, whenever their table is rewritten anyway, and ends a rewriting that is not wanted any
+/// more.
 #[derive(Clone)]
 struct Expiry {
-    since: Arc<AtomicU64>,
+    /// Of the table of first uses.
+    since: Option<Arc<AtomicU64>>,
 }
 
 impl Factory for Expiry {
@@ -293,7 +323,11 @@ impl Factory for Expiry {
 
 impl CompactionFilter for Expiry {
     fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
-        let since = Millis(self.since.load(Ordering::Relaxed));
+        if rewrite::is_stopped() {
+            return Err(fjall::LsmError::Io(std::io::ErrorKind::Interrupted.into()));
+        }
+        let Some(since) = &self.since else { return Ok(Verdict::Keep) };
+        let since = Millis(since.load(Ordering::Relaxed));
         // What is damaged stays: whoever needs it is to be told.
         match FirstUse::decode(item.key(), &item.value()?) {
             Ok(first) if first.created_at < since => Ok(Verdict::Remove),

@@ -59,7 +59,7 @@ impl Draft<'_> {
     }
 
     fn append(&mut self, append: Append) -> Result<Answer, Trouble> {
-        let Append { mut message, head, dedupe_since } = append;
+        let Append { mut message, head, dedupe_since, repeat_only } = append;
         let first_use = keys::first_use(&message, self.ledger.seed);
         if let Some(key) = &first_use
             && let Some(bytes) = self.get(Space::FirstUses, key)?
@@ -69,6 +69,9 @@ impl Draft<'_> {
                 let FirstUse { number, seq, message_id, created_at } = first;
                 return Ok(Answer::Duplicate { message_id, conversation: self.conversation_id(number)?, seq, created_at });
             }
+        }
+        if repeat_only {
+            return Ok(Answer::Done);
         }
         let conversation = self.conversation_or_new(&message.conversation, head)?;
         message.seq = conversation.head.next();
@@ -262,9 +265,10 @@ impl Draft<'_> {
         let key = keys::message(known.record.number, seq);
         let Some(bytes) = self.get(Space::Messages, &key)? else { return Ok(()) };
         let place = Trouble::at(Space::Messages, format!("{id} seq {}", seq.0));
-        let message = codec::decode_message(&key, &bytes, id, seq).map_err(place)?;
+        // Nothing of the body stays, so no key is needed.
+        let message = codec::decode_outline(&key, &bytes, id, seq).map_err(place)?;
         if message.recalled_by().is_none() {
-            let value = codec::encode_message(&message.recalled(by), &key);
+            let value = codec::encode_message(&message.recalled(by), &key, self.keyring());
             self.put(Space::Messages, key, value);
         }
         Ok(())

@@ -44,6 +44,13 @@ impl Users {
         self.table.get(user)
     }
 
+    /// Who of `others` has a row of a log that `user` has one of as well.
+    pub fn contacts(&self, user: &UserId, others: &[UserId]) -> Vec<UserId> {
+        let Some(user) = self.user(user) else { return Vec::new() };
+        let shares = |other: &User| other.rows.iter().any(|row| user.place(row.log).is_ok());
+        others.iter().filter(|other| self.user(other).is_some_and(shares)).cloned().collect()
+    }
+
     pub fn user_mut(&mut self, user: &UserId) -> Option<&mut User> {
         self.table.get_mut(user)
     }
