@@ -81,7 +81,7 @@ fn reads(backend: &mut EmbeddedBackend) {
 
 /// A user with very many conversations, before the store remembers where their logs end and after.
 fn busy_user(backend: &mut EmbeddedBackend) {
-    let read = Read::User { user: user(BUSY), device: DeviceId::unnamed() };
+    let read = Read::User { user: user(BUSY), device: DeviceId::unnamed(), recent_since: None };
     for when in ["for the first time", "again"] {
         let begun = Instant::now();
         assert!(matches!(backend.read(&read), Ok(Answer::User(state)) if state.conversations.len() == BUSY_CONVERSATIONS));
