@@ -1,5 +1,7 @@
-//! A disk that fails without the power going: one sync that does not succeed, no room, and syncs that take long.
+//! A disk that fails without the power going: a sync that does not succeed or takes long, no room, reads that fail.
 
+use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -82,7 +84,7 @@ fn a_slow_disk(shards: u16) {
     let (mut bob, mut carol) = (Client::connect(&server, "bob"), Client::connect(&server, "carol"));
     alice.tell("bob", "before");
     bob.expect("new_message");
-    disk.tell("slow 500");
+    disk.tell("slow-sync 500");
     for number in 0..SENDS {
         let data = json!({"to_user_id": "bob", "content": number.to_string()});
         alice.send_json(&json!({"type": "send_message", "message_id": format!("m{number}"), "data": data}));
@@ -107,7 +109,7 @@ fn a_slow_disk(shards: u16) {
         let fault = &reply["data"];
         assert!(fault["name"] == "OVERLOADED" && fault["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0), "{reply}");
     }
-    disk.tell("slow 0");
+    disk.tell("slow-sync 0");
     // It has recovered by itself: what was refused is taken now, and everything is there once.
     for number in 0..SENDS {
         let data = json!({"to_user_id": "bob", "content": number.to_string()});
@@ -131,6 +133,82 @@ fn a_slow_disk_holds_up_only_who_writes_with_4_shards() {
     a_slow_disk(4);
 }
 
+#[test]
+#[ignore = "needs a disk that forgets: run scripts/powercut"]
+fn a_slow_sync_holds_up_acknowledgements_and_nothing_else() {
+    let mut run = Run::start("slow sync", 4, Some(LossyDisk::given()));
+    run.wait_for_acks(50);
+    let mut client = Client::connect(&run.stage.server, "patient");
+    tell(&run, "slow-sync 500");
+    for round in 0..5 {
+        let (id, begun) = (format!("slow-{round}"), Instant::now());
+        let data = json!({"to_user_id": "peer", "content": "x"});
+        client.send_json(&json!({"type": "send_message", "message_id": id, "data": data}));
+        client.send_json(&json!({"type": "ping", "message_id": format!("ping-{round}")}));
+        let first = client.take_where("an answer", |envelope| envelope["message_id"].as_str().is_some());
+        assert_eq!(first["type"], "pong", "a ping waits for the disk: {first}");
+        assert_eq!(client.reply_to(&id)["type"], "ack");
+        assert!(begun.elapsed() > Duration::from_millis(450), "acknowledged before a sync could end");
+    }
+    let begun = Instant::now();
+    run.wait_for_acks(200);
+    println!("slow sync: 200 acks in {} ms at 500 ms a sync", begun.elapsed().as_millis());
+    run.end(Ending::CutAll);
+    run.start_again();
+    run.wait_for_acks(50);
+    run.settle().judge();
+}
+
+#[test]
+#[ignore = "needs a disk that forgets: run scripts/powercut"]
+fn a_disk_that_fails_to_read_is_told_and_recovers() {
+    let mut run = Run::start("failing reads", 4, Some(LossyDisk::given()));
+    for round in 0..3 {
+        // More than the caches hold.
+        run.wait_for_acks(600);
+        let failed = failed_reads(&run);
+        let mut client = Client::connect(&run.stage.server, "walter");
+        tell(&run, "fail-reads on");
+        let begun = Instant::now();
+        let mut refused = 0;
+        while failed_reads(&run) == failed || refused == 0 {
+            assert!(begun.elapsed() < PATIENCE, "nobody was told of {} failed reads", failed_reads(&run) - failed);
+            forget_pages(&run.disk.as_ref().expect("this run has one").folder);
+            let answer = client.request("get_history", json!({"group_id": "all", "after_seq": 0, "limit": 200}));
+            refused += usize::from(answer["type"] == "error");
+            assert!(answer["type"] == "history" || answer["data"]["name"] == REFUSAL, "{answer}");
+        }
+        if round == 1 {
+            // What cannot be read cannot be started on.
+            run.end(Ending::Kill);
+            run.stage.server.begin_again();
+            assert_eq!(run.stage.server.wait_for_exit().code(), Some(1));
+            let log = run.stage.server.log();
+            let told = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+            assert!(told.contains("/store/") || told.contains("/corehub."), "names no file: {log}");
+            tell(&run, "fail-reads off");
+            run.start_again();
+        }
+        tell(&run, "fail-reads off");
+        let begun = Instant::now();
+        run.wait_for_acks(20);
+        println!("failing reads: works again after {} ms", begun.elapsed().as_millis());
+    }
+    run.settle().judge();
+}
+
+/// Opening a file makes the kernel forget what it has of it.
+fn forget_pages(folder: &Path) {
+    for entry in std::fs::read_dir(folder).expect("the disk lists its files") {
+        let path = entry.expect("the disk lists its files").path();
+        match path.is_dir() {
+            true => forget_pages(&path),
+            // It may be gone by now.
+            false => drop(File::open(&path)),
+        }
+    }
+}
+
 fn tell(run: &Run, order: &str) {
     run.disk.as_ref().expect("this run has one").tell(order);
 }
@@ -139,6 +217,11 @@ fn tell(run: &Run, order: &str) {
 fn failures(run: &Run) -> u64 {
     let counters = run.disk.as_ref().expect("this run has one").tell("count");
     counters["failed"].as_u64().expect("the disk counts failures")
+}
+
+fn failed_reads(run: &Run) -> u64 {
+    let counters = run.disk.as_ref().expect("this run has one").tell("count");
+    counters["failed_reads"].as_u64().expect("the disk counts failures")
 }
 
 const REFUSAL: &str = "STORE_UNAVAILABLE";

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::acknowledged::Acknowledged;
+use super::files::FileFault;
 use super::journal::JournalFault;
 use super::keyring::KeyFileFault;
 use super::tables::Trouble;
@@ -24,14 +26,18 @@ pub enum StoreOpenFault {
         path.display()
     )]
     ReadOnly { path: PathBuf },
-    #[error("cannot use {} as data folder: {source}; set store.path to a folder on a local disk", path.display())]
+    #[error("cannot use {} for data: {source}; set store.path to a folder on a local disk", path.display())]
     Unusable { path: PathBuf, source: io::Error },
     #[error(
-        "{} has data format {found}, this version knows formats up to {known}: start a newer version, or set another store.path",
+        "{} names data format {found}, this version knows formats up to {known}: start a newer version, or set store.path \
+         to another folder",
         path.display()
     )]
     Newer { path: PathBuf, found: u64, known: u64 },
-    #[error("{} is no format file of this program: it is damaged, or store.path belongs to something else", path.display())]
+    #[error(
+        "{} is no format file of this program: it is damaged, then restore it from a backup, or store.path is of something else",
+        path.display()
+    )]
     Format { path: PathBuf },
     #[error(
         "messages in {} are sealed with {ids}: set store.encryption_key_file to the file that holds these keys",
@@ -55,6 +61,8 @@ pub enum StoreOpenFault {
     KeyFile(#[from] KeyFileFault),
     #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
     Journal { fault: JournalFault },
+    #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
+    File { fault: FileFault },
     #[error("the database in {} cannot be opened: {reason}; restore a backup, or move it away to start empty", path.display())]
     Database { path: PathBuf, reason: String },
 }
@@ -121,6 +129,12 @@ impl Folder {
         synced.map_err(|source| StoreOpenFault::of(&self.path, source))
     }
 
+    /// How far acknowledgements have come.
+    pub fn acknowledged(&self) -> Result<Acknowledged, StoreOpenFault> {
+        let path = self.path.join(ACKNOWLEDGED);
+        Acknowledged::open(&path).map_err(|source| StoreOpenFault::Unusable { path, source })
+    }
+
     /// An error when the disk does not take what starting again needs.
     pub fn probe(&self) -> io::Result<()> {
         let path = self.path.join(PROBE);
@@ -153,7 +167,8 @@ impl Folder {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
                 return Err(StoreOpenFault::Format { path });
             }
-            Err(error) => return Err(unusable(error)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(unusable(error)),
+            Err(source) => return Err(StoreOpenFault::Unusable { path, source }),
         };
         match text.trim_end().strip_prefix(FORMAT_TEXT).and_then(|number| number.parse::<u64>().ok()) {
             Some(FORMAT_NUMBER) => Ok(()),
@@ -196,6 +211,7 @@ fn make(path: &Path) -> io::Result<()> {
     }
 }
 
+const ACKNOWLEDGED: &str = "corehub.acknowledged";
 const LOCK: &str = "corehub.lock";
 const FORMAT: &str = "corehub.format";
 const FORMAT_FRESH: &str = "corehub.format.new";
