@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use corehub::sim::run::{Failure, run};
+use corehub::sim::run::{Failure, run, run_once};
 use corehub::sim::tally::Tally;
 
 /// Runs whole nodes on a virtual clock, with faults, and judges what clients saw.
@@ -30,6 +30,9 @@ struct Arguments {
     virtual_ms: u64,
     #[arg(long, default_value_t = 1)]
     threads: u64,
+    /// Goes on after a seed has failed, and looks for no shorter scripts: to see how many fail, and how.
+    #[arg(long)]
+    keep_going: bool,
     /// Plants a fault, or `all` one after the other, and tells how many seeds it takes to find each. Needs a build with
     /// `--features planted-faults`.
     #[arg(long)]
@@ -58,16 +61,13 @@ fn hold(arguments: &Arguments) -> ExitCode {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-                    if at >= seeds || late || failed.load(Ordering::Relaxed) {
+                    let enough = failed.load(Ordering::Relaxed) && !arguments.keep_going;
+                    if at >= seeds || late || enough {
                         return;
                     }
-                    let seed = arguments.seed.wrapping_add(at);
-                    match run(seed, arguments.virtual_ms) {
-                        Ok(tally) => progress(seed, &tally, &sum, begun),
-                        Err(failure) => {
-                            failed.store(true, Ordering::Relaxed);
-                            tell(&failure, arguments.virtual_ms);
-                        }
+                    match one(arguments.seed.wrapping_add(at), arguments) {
+                        Some(tally) => progress(arguments.seed.wrapping_add(at), &tally, &sum, begun),
+                        None => failed.store(true, Ordering::Relaxed),
                     }
                 }
             });
@@ -75,6 +75,15 @@ fn hold(arguments: &Arguments) -> ExitCode {
     });
     print!("{}", sum.lock().unwrap_or_else(|held| held.into_inner()));
     if failed.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Runs a seed; tells when it fails.
+fn one(seed: u64, arguments: &Arguments) -> Option<Tally> {
+    if arguments.keep_going {
+        run_once(seed, arguments.virtual_ms).map_err(|why| println!("seed {seed} failed: {why}")).ok()
+    } else {
+        run(seed, arguments.virtual_ms).map_err(|failure| tell(&failure, arguments.virtual_ms)).ok()
+    }
 }
 
 fn progress(seed: u64, tally: &Tally, sum: &Mutex<Tally>, begun: Instant) {

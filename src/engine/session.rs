@@ -260,12 +260,14 @@ impl Session {
         if unsaid > 0 {
             reached(Reached::SyncDoneShed);
         }
+        // Also one that was not said yet speaks of what has waited here already.
+        let owed = unsaid > 0 || self.sync.as_ref().is_some_and(|sync| !sync.requests.is_empty());
         for (index, first) in dropped {
             if planted(Planted::ShedForgetsMarks) {
                 continue;
             }
             self.lag(index, first.previous(), Seq::NONE);
-            if unsaid > 0
+            if owed
                 && let Some(sync) = self.sync.as_mut()
                 && !std::mem::replace(&mut self.cursors[index as usize].counted, true)
             {

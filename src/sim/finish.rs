@@ -50,7 +50,7 @@ impl Run {
         self.pass(CALM_MS);
         oracle::judge_live(&mut self.node, &self.devices);
         for device in &mut self.devices {
-            assert!(!device.owes_confirmation(), "{} confirms nothing and is left in peace", device.name());
+            assert!(!device.owes_confirmation(self.node.ledger()), "{} confirms nothing and is left in peace", device.name());
             device.diligent = true;
         }
     }

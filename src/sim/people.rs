@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::ledger::Ledger;
 use super::node::Node;
 use super::oracle;
 use super::socket::{Heard, LineId};
-use crate::types::ConversationId;
+use crate::types::{ConversationId, ConversationKind};
 
 /// One log entry as a device heard of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -339,9 +340,20 @@ impl Device {
         }
     }
 
-    /// It has heard something that it should have confirmed.
-    pub fn owes_confirmation(&self) -> bool {
-        self.acks && self.link.as_ref().is_some_and(|link| link.ready && !link.unconfirmed.is_empty())
+    /// It has heard something that it should have confirmed. With a membership ends what was owed for it, and what it has
+    /// confirmed too early counts.
+    pub fn owes_confirmation(&self, ledger: &Ledger) -> bool {
+        let Some(link) = self.link.as_ref().filter(|link| self.acks && link.ready) else { return false };
+        let confirmed = |conversation: &str, seq: u64| self.forfeited.get(conversation).is_some_and(|upto| seq <= *upto);
+        link.unconfirmed.iter().filter(|(conversation, seq)| !confirmed(conversation, **seq)).any(|(conversation, seq)| {
+            let id = ConversationId::parse(conversation).expect("a server names conversations well");
+            match id.kind() {
+                ConversationKind::Group(group) => {
+                    ledger.present(&group, &oracle::user(&self.user)).is_some_and(|stay| stay.after < *seq)
+                }
+                _ => true,
+            }
+        })
     }
 
     /// Ends of the logs when its present connection was told that it has had all; None while it was not.

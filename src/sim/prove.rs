@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::run::fails;
+use super::run::run_once;
 use crate::types::planted::{Planted, plant};
 
 /// How a planted fault fared.
@@ -20,10 +20,10 @@ pub struct Verdict {
 /// When the run fails without the fault, too.
 pub fn hunt(fault: Planted, first: u64, seeds_max: u64, ms: u64) -> Verdict {
     plant(Some(fault));
-    let found = (0..seeds_max).find_map(|at| fails(first.wrapping_add(at), ms).map(|why| (at + 1, why)));
+    let found = (0..seeds_max).find_map(|at| run_once(first.wrapping_add(at), ms).err().map(|why| (at + 1, why)));
     plant(None);
     if let Some((seeds, why)) = &found {
-        let without = fails(first.wrapping_add(seeds - 1), ms);
+        let without = run_once(first.wrapping_add(seeds - 1), ms).err();
         assert_eq!(without, None, "the same run fails without {fault:?}, so it shows nothing; with it: {why}");
     }
     Verdict { fault, found }

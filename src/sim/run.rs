@@ -41,9 +41,12 @@ pub fn run(seed: u64, ms: u64) -> Result<Tally, Box<Failure>> {
     })
 }
 
-/// Why a seed fails, without looking for a shorter script.
-pub fn fails(seed: u64, ms: u64) -> Option<String> {
-    attempt(seed, &steps(seed, ms), None).err()
+/// The same without looking for a shorter script.
+///
+/// # Errors
+/// Why the seed fails.
+pub fn run_once(seed: u64, ms: u64) -> Result<Tally, String> {
+    attempt(seed, &steps(seed, ms), None)
 }
 
 fn steps(seed: u64, ms: u64) -> Vec<Step> {

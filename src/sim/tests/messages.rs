@@ -289,6 +289,41 @@ fn sync_done_comes_once_and_after_what_it_speaks_of() {
 }
 
 #[test]
+fn sync_done_waits_for_what_was_dropped_before_it_was_said() {
+    let small = |plan: &mut Plan| {
+        plan.settings.outbox_bytes_max = 20_000;
+        plan.pace.flight_frames_max = 1;
+    };
+    // Whichever of the two is read first.
+    for (long, short) in [("cid", "dan"), ("dan", "cid")] {
+        on_all_shards_with(small, |mut world| {
+            let ann = world.online("ann", "phone");
+            let early = world.online("bob", "phone");
+            world.node.tear(early);
+            for (from, count, len) in [(long, 2, 9_000), (short, 3, 9)] {
+                let line = world.online(from, "phone");
+                for at in 0..count {
+                    world.send(line, &at.to_string(), json!({"to_user_id": "bob", "content": "x".repeat(len)}));
+                }
+                world.settle();
+            }
+            let bob = world.auth("bob", "phone", json!({"acks": true}));
+            world.node.set_reading(bob, false);
+            world.settle();
+            // The long ones fill the outbox, the short ones are still to be read. This one does not fit: what waits is dropped.
+            world.send(ann, "1", json!({"to_user_id": "bob", "content": "x".repeat(3_000)}));
+            world.settle();
+            world.node.set_reading(bob, true);
+            world.node.run_ms(1_000);
+            let kinds = world.kinds(bob);
+            let done: Vec<usize> = (0..kinds.len()).filter(|at| kinds[*at] == "sync_done").collect();
+            assert!(done.len() == 1 && done[0] > 5, "{kinds:?}");
+            world.end();
+        });
+    }
+}
+
+#[test]
 fn a_sync_on_the_heels_of_another_marks_its_repeats() {
     on_all_shards(|mut world| {
         let (ann, bob) = (world.online("ann", "phone"), world.online("bob", "phone"));
