@@ -446,6 +446,7 @@ impl Shard {
             Some(at) if at > now.wall && !account.expiry_told => {
                 session.timers.expiry = now.mono_ms() + (at.0 - now.wall.0);
             }
+            Some(_) if account.expiry_told && planted(Planted::ExpiredStays) => session.timers.expiry = NEVER,
             Some(_) if account.expiry_told => self.close(key, CloseCode::TokenExpired, "token_expired", turn),
             Some(_) => {
                 account.expiry_told = true;

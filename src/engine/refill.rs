@@ -157,7 +157,11 @@ impl Shard {
     /// Moves past what a page does not hold: what lies before `first_kept` is gone by age, the rest is hidden.
     fn skip_missing(&mut self, key: SessionKey, index: u32, (from, to): (Seq, Seq), first_kept: Seq, turn: &mut Turn<'_>) {
         let gone = to.min(first_kept.previous());
-        if gone >= from {
+        if gone >= from && planted(Planted::RetentionUntold) {
+            let Some(session) = self.session(key) else { return };
+            let acks = session.acks();
+            session.cursor(index).passed(gone, acks, false);
+        } else if gone >= from {
             self.skip(key, index, from, gone, SkipReason::Retention, turn);
         }
         if to > gone.max(from.previous()) {

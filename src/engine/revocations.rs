@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use indexmap::IndexMap;
 
 use crate::auth::{Identity, TokenFault};
+use crate::types::planted::{Planted, planted};
 use crate::types::revocation::{Revocation, RevokedTokens};
 use crate::types::{CloseCode, Millis, UserId};
 
@@ -33,6 +34,8 @@ pub struct Revocations {
     /// Slots that are still to be looked at for sessions that may not stay, from `hand` on, wrapping.
     slots_left: usize,
     hand: usize,
+    /// Slots that there were when `slots_left` was reckoned.
+    slots_known: usize,
 }
 
 impl Revocations {
@@ -44,6 +47,7 @@ impl Revocations {
             hasher,
             slots_left: 0,
             hand: 0,
+            slots_known: 0,
         }
     }
 
@@ -109,9 +113,15 @@ impl Shard {
     pub(super) fn revoke(&mut self, revocation: &Revocation, turn: &mut Turn<'_>) {
         self.revocations.put(revocation, turn.now.wall);
         self.revocations.slots_left = self.sessions.len();
+        self.revocations.slots_known = self.sessions.len();
     }
 
     pub(super) fn walk_revoked(&mut self, turn: &mut Turn<'_>) {
+        if self.revocations.is_walking() {
+            // Slots that have come meanwhile are walked over, too: what they take must not be missing from the way round.
+            self.revocations.slots_left += self.sessions.len().saturating_sub(self.revocations.slots_known);
+            self.revocations.slots_known = self.sessions.len();
+        }
         for _ in 0..self.revocations.slots_left.min(SLOTS_PER_TURN) {
             self.revocations.slots_left -= 1;
             self.revocations.hand += 1;
@@ -124,7 +134,7 @@ impl Shard {
                 .account
                 .as_ref()
                 .is_some_and(|account| self.revocations.covers(&account.user, account.token, turn.now.wall));
-            if revoked {
+            if revoked && !planted(Planted::RevokedStays) {
                 self.close(key, CloseCode::TokenRevoked, "", turn);
             }
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::auth::Verifier;
 use crate::types::envelope::{Asker, Body, Envelope, HOPS_MAX, Question};
 use crate::types::outcome::Fault;
+use crate::types::planted::{Planted, planted};
 use crate::types::push::Push;
 use crate::types::storage::{Operation, StoreFault, StoreReply, StoreRequest, Ticket};
 use crate::types::{ConversationId, Encode, Frame, Millis, Now, RequestId, SessionId, SessionKey, ShardId, UserId};
@@ -452,6 +453,9 @@ impl Shard {
 
     fn fail_here(&mut self, key: SessionKey, session: SessionId, request: Option<&RequestId>, fault: Fault, turn: &mut Turn<'_>) {
         if let Some(number) = key.call() {
+            if planted(Planted::CallUnanswered) {
+                return;
+            }
             return turn.effects.answers.push((number, Err(fault)));
         }
         if self.session(key).is_some_and(|found| found.id == session) {

@@ -3,12 +3,14 @@
 //! What is committed survives a crash of the node; what only waits does not. Never decides anything about messages: the
 //! store in memory does.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::ledger::Ledger;
 use crate::store::{Backend, MemoryBackend, Outcome};
 use crate::types::ConversationId;
 use crate::types::planted::{Planted, planted};
+use crate::types::record::SharedMessage;
 use crate::types::storage::{Operation, Read, StoreFault, StoreRequest, Ticket, Write};
 
 /// A disk with one queue of writes.
@@ -32,6 +34,8 @@ pub(super) struct Disk {
     pub committed: u64,
     /// Who was a member when, as committed.
     pub ledger: Ledger,
+    /// What retention has removed, for judging what was said before.
+    forgotten: BTreeMap<ConversationId, Vec<SharedMessage>>,
     /// Conversations to whose logs the last commit wrote.
     last_appends: Vec<ConversationId>,
     /// When the last answer to a write arrives at each shard: later ones do not overtake it.
@@ -53,6 +57,7 @@ impl Disk {
             under_way: 0,
             committed: 0,
             ledger: Ledger::default(),
+            forgotten: BTreeMap::new(),
             last_appends: Vec::new(),
             answered_us: vec![0; shards],
         }
@@ -133,9 +138,14 @@ impl Disk {
     }
 
     /// Retention removes a conversation's oldest messages.
-    #[cfg(test)]
-    pub fn forget_first(&mut self, conversation: &crate::types::ConversationId, count: usize) {
-        self.backend.prune_first(conversation, count);
+    pub fn forget_first(&mut self, conversation: &ConversationId, count: usize) {
+        let gone = self.backend.prune_first(conversation, count);
+        self.forgotten.entry(conversation.clone()).or_default().extend(gone);
+    }
+
+    /// What retention has removed of a conversation.
+    pub fn forgotten(&self, conversation: &ConversationId) -> &[SharedMessage] {
+        self.forgotten.get(conversation).map_or(&[], Vec::as_slice)
     }
 
     pub fn read(&mut self, read: &Read) -> Outcome {

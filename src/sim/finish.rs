@@ -10,6 +10,7 @@ use super::tally::Tally;
 use crate::engine::shard::Leftovers;
 #[cfg(any(test, feature = "planted-faults"))]
 use crate::types::planted::take_reached;
+use crate::types::storage::{Answer, Read};
 
 impl Run {
     /// Everybody is there, writes to everybody, and some go in the midst of it: after this there is no next message that would
@@ -49,6 +50,7 @@ impl Run {
         }
         self.pass(CALM_MS);
         oracle::judge_live(&mut self.node, &self.devices);
+        oracle::judge_tokens(&self.node, &self.devices);
         for device in &mut self.devices {
             assert!(!device.owes_confirmation(self.node.ledger()), "{} confirms nothing and is left in peace", device.name());
             device.diligent = true;
@@ -69,7 +71,8 @@ impl Run {
             }
             self.connect(at);
             self.settle(at);
-            self.judge_watched(&user, true);
+            let known = self.is_contact(&user);
+            self.judge_watched(&user, known);
             let line = self.devices[at].line().expect("a settled device is connected");
             self.node.close(line);
             self.pass(8_000);
@@ -78,6 +81,15 @@ impl Run {
         let line = self.devices[0].line().expect("who watches answers pings and stays");
         self.node.close(line);
         self.pass(8_000);
+    }
+
+    /// Whether the first device's user may know when this one is online.
+    fn is_contact(&mut self, name: &str) -> bool {
+        let (user, other) = (oracle::user(&self.devices[0].user), oracle::user(name));
+        match self.node.inspect(&Read::Contacts { user, others: vec![other] }) {
+            Ok(Answer::Contacts(contacts)) => !self.node.has_contacts_only() || !contacts.is_empty(),
+            other => panic!("contacts were asked for: {other:?}"),
+        }
     }
 
     fn judge_watched(&self, user: &str, online: bool) {
@@ -179,6 +191,7 @@ impl Run {
             assert_eq!(counts, (0, 0, 0, 0), "counted on shard {shard}: sessions, ready, lagging, users");
         }
         assert_eq!(self.node.directory_len(), 0, "sessions are left in the directory");
+        assert_eq!(self.node.calls_open(), 0, "calls are left without an answer");
         self.node.run_ms(200_000);
         assert_eq!(self.node.timers_waiting(), 0, "timers are left");
         self.count()

@@ -9,6 +9,7 @@ mod finish;
 mod ledger;
 pub mod node;
 mod oracle;
+mod orders;
 mod people;
 #[cfg(any(test, feature = "planted-faults"))]
 pub mod prove;

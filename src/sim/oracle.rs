@@ -4,21 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::Node;
-use super::people::Device;
+use super::people::{Device, Draft};
 use crate::types::record::SharedMessage;
 use crate::types::storage::{Answer, RangeQuery, Read};
 use crate::types::{ConversationId, ConversationKind, GroupId, MessageKind, UserId};
 
 /// Judges a run whose devices are all connected, healthy and have been told everything.
-pub(super) fn judge(node: &mut Node, devices: &[Device], groups: &[GroupId]) {
+pub(super) fn judge(node: &mut Node, devices: &[Device], groups: &[GroupId], ordered: &[Draft]) {
     let logs = logs(node, devices, groups);
+    judge_acks("an operator", ordered, &logs);
     for (conversation, log) in &logs {
         judge_log(conversation, log);
     }
     let fleeting = fleeting(devices);
-    judge_erased(devices, &logs);
+    judge_erased(node, devices, &logs);
     for device in devices {
-        judge_acks(device, &logs);
+        judge_acks(&device.name(), &device.drafts, &logs);
         judge_heard(node, device, devices, &logs);
         judge_complete(node, device, &logs, &fleeting);
     }
@@ -38,8 +39,19 @@ pub(super) fn judge_live(node: &mut Node, devices: &[Device]) {
     for device in devices {
         let Some(floor) = device.floor() else { continue };
         for (conversation, floor) in floor {
-            judge_had(node, device, conversation, *floor, &fleeting);
+            // Who stays connected is told also of what has aged.
+            let aged = node.forgotten(&ConversationId::parse(conversation).expect("it was made from one")).to_vec();
+            judge_had(node, device, conversation, (aged, *floor), &fleeting);
         }
+    }
+}
+
+/// Nobody stays whose token was revoked or has run out.
+pub(super) fn judge_tokens(node: &Node, devices: &[Device]) {
+    for device in devices {
+        let Some(pass) = device.pass() else { continue };
+        assert_eq!(pass.generation, node.generation(&user(&device.user)), "{} stays with a revoked token", device.name());
+        assert!(!pass.is_over(node, SLACK_MS), "{} stays with a token that has run out", device.name());
     }
 }
 
@@ -50,11 +62,13 @@ fn fleeting(devices: &[Device]) -> BTreeSet<&str> {
 }
 
 /// What was recalled or hidden is so in the log, and nobody who came afterwards has heard of it.
-fn judge_erased(devices: &[Device], logs: &Logs) {
+fn judge_erased(node: &Node, devices: &[Device], logs: &Logs) {
     for device in devices {
         for erasure in &device.erasures {
             let message = logs.values().flatten().find(|message| message.id.to_string() == erasure.message_id);
-            let recalled = message.is_some_and(|message| message.recalled_by().is_some());
+            // What retention has removed meanwhile is as good as recalled.
+            let gone = |message: &SharedMessage| node.forgotten(&message.conversation).len() as u64 >= message.seq.0;
+            let recalled = message.is_some_and(|message| message.recalled_by().is_some() || gone(message));
             assert!(erasure.hidden || recalled, "{}: {} is recalled in name only", device.name(), erasure.message_id);
             for other in devices.iter().filter(|other| !erasure.hidden || other.user == device.user) {
                 let shown = other.entries.iter().find(|entry| {
@@ -76,7 +90,11 @@ fn logs(node: &mut Node, devices: &[Device], groups: &[GroupId]) -> Logs {
     for one in &users {
         conversations.extend(users.iter().map(|other| ConversationId::private(one, other)));
     }
-    conversations.into_iter().map(|conversation| (conversation.to_string(), log(node, conversation, None))).collect()
+    let whole = |conversation: ConversationId| {
+        let gone = node.forgotten(&conversation).to_vec();
+        (conversation.to_string(), gone.into_iter().chain(log(node, conversation, None)).collect())
+    };
+    conversations.into_iter().map(whole).collect()
 }
 
 /// A log as `viewer` sees it.
@@ -110,12 +128,12 @@ fn judge_log(conversation: &str, log: &[SharedMessage]) {
 }
 
 /// What was acknowledged is in the log, as it was written.
-fn judge_acks(device: &Device, logs: &Logs) {
-    for draft in &device.drafts {
+fn judge_acks(name: &str, drafts: &[Draft], logs: &Logs) {
+    for draft in drafts {
         let Some((message_id, conversation, seq)) = &draft.ack else { continue };
         let message = logs[conversation].get(*seq as usize - 1);
-        let Some(message) = message else { panic!("{}: {} was acked and is not in the log", device.name(), draft.id) };
-        assert_eq!(message.id.to_string(), *message_id, "{}: {}", device.name(), draft.id);
+        let Some(message) = message else { panic!("{name}: {} was acked and is not in the log", draft.id) };
+        assert_eq!(message.id.to_string(), *message_id, "{name}: {}", draft.id);
         assert_eq!(message.client_id.as_ref().map(|id| id.as_str()), Some(draft.id.as_str()));
     }
 }
@@ -142,11 +160,13 @@ fn judge_heard(node: &Node, device: &Device, devices: &[Device], logs: &Logs) {
         |id: &str| devices.iter().flat_map(|other| &other.erasing).any(|(user, message)| user == &device.user && message == id);
     for (conversation, from, to, reason) in &device.skipped {
         let log = &logs[conversation];
+        let id = ConversationId::parse(conversation).expect("it was made from one");
         for seq in *from..=*to {
             let message = log.get(seq as usize - 1);
             let reasonable = match reason.as_str() {
                 "expired" => message.is_some_and(|message| message.loss_time_ms().is_some() || message.recalled_by().is_some()),
                 "deleted" => message.is_some_and(|message| hidden(&message.id.to_string())),
+                "retention" => node.forgotten(&id).len() as u64 >= seq,
                 "not_a_member" => conversation.starts_with("g:"),
                 _ => false,
             };
@@ -159,16 +179,22 @@ fn judge_heard(node: &Node, device: &Device, devices: &[Device], logs: &Logs) {
 fn judge_complete(node: &mut Node, device: &Device, logs: &Logs, fleeting: &BTreeSet<&str>) {
     for conversation in logs.keys() {
         let forfeited = device.forfeited.get(conversation).copied().unwrap_or(0);
-        judge_had(node, device, conversation, forfeited, fleeting);
+        judge_had(node, device, conversation, (Vec::new(), forfeited), fleeting);
     }
 }
 
-/// The same of one conversation, after `floor`.
-fn judge_had(node: &mut Node, device: &Device, conversation: &str, floor: u64, fleeting: &BTreeSet<&str>) {
+/// The same of one conversation after `floor`, and of what has aged.
+fn judge_had(
+    node: &mut Node,
+    device: &Device,
+    conversation: &str,
+    (aged, floor): (Vec<SharedMessage>, u64),
+    fleeting: &BTreeSet<&str>,
+) {
     let nothing = BTreeSet::new();
     let had = device.had.get(conversation).unwrap_or(&nothing);
     let id = ConversationId::parse(conversation).expect("it was made from one");
-    for message in log(node, id, Some(user(&device.user))) {
+    for message in aged.into_iter().chain(log(node, id, Some(user(&device.user)))) {
         let seq = message.seq.0;
         // A membership that has ended takes what was not delivered with it.
         let lasting = match message.conversation.kind() {
@@ -196,3 +222,6 @@ fn entitled(node: &Node, name: &str, conversation: &ConversationId, seq: u64) ->
 pub(super) fn user(name: &str) -> UserId {
     UserId::new(name).expect("the workload names users well")
 }
+
+/// The server may take so long, beside the grace it gives, to let somebody go whose token has run out.
+const SLACK_MS: u64 = 3_000;

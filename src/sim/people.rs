@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::ledger::Ledger;
-use super::node::Node;
+use super::node::{EPOCH_MS, Node};
 use super::oracle;
-use super::socket::{Heard, LineId};
-use crate::types::{ConversationId, ConversationKind};
+use super::socket::{Heard, LineId, Server};
+use crate::types::{CloseCode, ConversationId, ConversationKind};
 
 /// One log entry as a device heard of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +43,8 @@ enum Asked {
     Erase(Erasure),
     /// History, after so many erasures.
     History(usize),
+    /// A token in place of the present one.
+    Refresh(Pass),
     /// Who is online, where only the device's own user can be.
     Alone,
     /// What is unread, where nothing can be.
@@ -59,10 +61,41 @@ pub(super) struct Erasure {
     pub from_line: usize,
 }
 
+/// The token that a connection lives by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Pass {
+    /// How often its user's tokens had been revoked before it was issued.
+    pub generation: u64,
+    /// Wall milliseconds at which it runs out.
+    until_ms: u64,
+    /// When it was shown, by the clock that is never set.
+    shown_ms: u64,
+    /// How long it was good then.
+    good_ms: u64,
+}
+
+impl Pass {
+    /// A token, and what is known of it. `good_ms`: how long by the present wall clock; None for ever.
+    fn new(node: &Node, user: &str, good_ms: Option<u64>) -> (String, Pass) {
+        let wall_ms = node.wall().0;
+        let until_ms = good_ms.map_or(EPOCH_MS + TOKEN_MS, |good_ms| wall_ms + good_ms);
+        let generation = node.generation(&oracle::user(user));
+        let pass = Pass { generation, until_ms, shown_ms: node.now_ms(), good_ms: until_ms - wall_ms };
+        (node.token(user, until_ms), pass)
+    }
+
+    /// It has run out, by the wall clock and by the other, and the grace is over since `slack_ms`.
+    pub fn is_over(&self, node: &Node, slack_ms: u64) -> bool {
+        let late_ms = GRACE_MS + slack_ms;
+        node.wall().0 > self.until_ms + late_ms && node.now_ms() > self.shown_ms + self.good_ms + late_ms
+    }
+}
+
 /// A connection as its device sees it.
 #[derive(Debug)]
 struct Link {
     line: LineId,
+    pass: Pass,
     /// Things heard that were looked at.
     seen: usize,
     ready: bool,
@@ -80,6 +113,8 @@ struct Link {
     resets: u32,
     /// What others had written before it was opened: all of it comes before the first `sync_done`.
     owed: Vec<(String, u64)>,
+    /// When it was opened the server had not noticed the end of the one before it, which may be told of what has aged.
+    shadowed: bool,
     /// Ends of the logs when `sync_done` was heard: what lies beyond comes without another word.
     floor: Option<BTreeMap<String, u64>>,
     /// Per conversation: place among this connection's requests, and `seq`, of the last ack.
@@ -98,6 +133,8 @@ pub(super) struct Device {
     pub diligent: bool,
     /// Confirms nothing, unless it is diligent.
     pub forgetful: bool,
+    /// Wants to know who of its contacts is online.
+    pub curious: bool,
     /// Conversations its user may be in.
     pub conversations: Vec<ConversationId>,
     /// Per conversation: it has confirmed up to here without having heard all of it.
@@ -114,6 +151,8 @@ pub(super) struct Device {
     pub skipped: Vec<(String, u64, u64, String)>,
     pub drafts: Vec<Draft>,
     link: Option<Link>,
+    /// Its latest connection, also when that has ended.
+    former: Option<LineId>,
     asked: u64,
 }
 
@@ -125,6 +164,7 @@ impl Device {
             acks,
             diligent,
             forgetful: false,
+            curious: false,
             conversations: Vec::new(),
             forfeited: BTreeMap::new(),
             erasures: Vec::new(),
@@ -135,6 +175,7 @@ impl Device {
             skipped: Vec::new(),
             drafts: Vec::new(),
             link: None,
+            former: None,
             asked: 0,
         }
     }
@@ -152,17 +193,21 @@ impl Device {
         self.link.as_ref().is_some_and(|link| link.ready && link.synced && link.asked.is_empty())
     }
 
-    pub fn connect(&mut self, node: &mut Node, shard: usize) {
+    /// Connects unless it is connected, with a token that is good for so long, or for ever.
+    pub fn connect(&mut self, node: &mut Node, shard: usize, good_ms: Option<u64>) {
         if self.link.is_some() {
             return;
         }
         let owed = self.owed(node);
+        let shadowed = self.former.is_some_and(|former| node.line(former).server != Server::Closed);
         let line = node.connect(shard);
-        let token = node.token(&self.user, TOKEN_MS);
-        let data = json!({"token": token, "device_id": self.name, "acks": self.acks});
+        self.former = Some(line);
+        let (token, pass) = Pass::new(node, &self.user, good_ms);
+        let data = json!({"token": token, "device_id": self.name, "acks": self.acks, "presence": self.curious});
         node.say(line, &json!({"type": "auth", "message_id": "auth", "data": data}));
         self.link = Some(Link {
             line,
+            pass,
             seen: 0,
             ready: false,
             synced: false,
@@ -173,6 +218,7 @@ impl Device {
             repeats: BTreeMap::new(),
             resets: 0,
             owed,
+            shadowed,
             floor: None,
             acked: BTreeMap::new(),
             lines: 0,
@@ -208,6 +254,17 @@ impl Device {
             self.erasing.push((self.user.clone(), message_id.clone()));
         }
         self.ask_for(node, kind, data, Asked::Erase(Erasure { message_id, hidden, from_line: usize::MAX }));
+    }
+
+    /// Shows a new token.
+    pub fn refresh(&mut self, node: &mut Node, good_ms: Option<u64>) {
+        let (token, pass) = Pass::new(node, &self.user, good_ms);
+        self.ask_for(node, "refresh", json!({"token": token}), Asked::Refresh(pass));
+    }
+
+    /// The token by which it is connected.
+    pub fn pass(&self) -> Option<Pass> {
+        self.link.as_ref().filter(|link| link.ready).map(|link| link.pass)
     }
 
     pub fn read_history(&mut self, node: &mut Node, data: Value) {
@@ -273,12 +330,19 @@ impl Device {
         let heard: Vec<Heard> = node.line(link.line).heard[link.seen..].to_vec();
         link.seen += heard.len();
         link.lines = node.lines().len();
+        if link.shadowed {
+            link.owed.retain(|(conversation, seq)| {
+                let id = ConversationId::parse(conversation).expect("it was made from one");
+                node.forgotten(&id).len() < *seq as usize
+            });
+        }
         let mut lost = false;
         for heard in heard {
             match heard {
                 Heard::Push(push) => self.take(&mut link, &push),
                 Heard::Lost => lost = true,
-                Heard::Ping | Heard::Pong(_) | Heard::Close(..) => {}
+                Heard::Close(code, _) => self.judge_close(node, &link, code),
+                Heard::Ping | Heard::Pong(_) => {}
             }
         }
         if lost {
@@ -314,6 +378,9 @@ impl Device {
             }
             "auth_success" => {
                 assert_eq!(text(&data["user_id"]), self.user);
+                if push["message_id"] != "auth" {
+                    return self.take_reply(link, push);
+                }
                 link.ready = true;
                 link.asked.remove("auth");
             }
@@ -323,6 +390,14 @@ impl Device {
             }
             _ => self.take_reply(link, push),
         }
+    }
+
+    /// Who is sent away because of its token has had one that was revoked or not for ever.
+    fn judge_close(&self, node: &Node, link: &Link, code: u16) {
+        let revoked = node.generation(&oracle::user(&self.user)) > link.pass.generation;
+        let brief = link.asked.values().any(|asked| matches!(asked, Asked::Refresh(_))) || link.pass.good_ms < BRIEF_MS_MAX;
+        assert!(code != CloseCode::TokenRevoked as u16 || revoked, "{} is told of a revocation that was none", self.name());
+        assert!(code != CloseCode::TokenExpired as u16 || brief, "{} is told that its token has run out", self.name());
     }
 
     fn note_presence(&mut self, data: &Value) {
@@ -428,6 +503,12 @@ impl Device {
                 }
                 return;
             }
+            Asked::Refresh(pass) => {
+                if push["type"] == "auth_success" {
+                    link.pass = pass;
+                }
+                return;
+            }
             Asked::History(erasures) => return self.judge_history(data, erasures),
             Asked::Alone => return self.judge_presence(data),
             Asked::NothingUnread => {
@@ -494,5 +575,9 @@ pub(super) fn text(value: &Value) -> &str {
 
 /// Repeats of one entry on one connection while nothing is confirmed: two after the first time, and one that was under way.
 const REPEATS_MAX: u32 = 3;
-/// Tokens outlive every run and every jump of its clock.
+/// Most tokens outlive every run and every jump of its clock.
 const TOKEN_MS: u64 = 10_000 * 3_600_000;
+/// Tokens that are good for less may run out within a run.
+const BRIEF_MS_MAX: u64 = 1_000 * 3_600_000;
+/// What the server gives to those whose tokens have run out.
+pub(super) const GRACE_MS: u64 = 1_000;

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::node::{Node, Plan, Trace};
 use super::oracle;
-use super::people::Device;
+use super::orders::Orders;
+use super::people::{Device, GRACE_MS};
 use super::script::{Action, Step, Wildness, draw};
 use super::tally::Tally;
 use crate::engine::settings::SessionPolicy;
@@ -120,6 +121,7 @@ pub(super) struct Run {
     pub devices: Vec<Device>,
     pub users: Vec<String>,
     pub groups: Vec<GroupId>,
+    pub orders: Orders,
 }
 
 impl Run {
@@ -130,10 +132,12 @@ impl Run {
         let shards = [1, 2, 2, 3, 4, 5, 6, 7, 8][random.usize(..if crowd { 2 } else { 9 })];
         let mut plan = Plan::new(seed, shards);
         let settings = &mut plan.settings;
-        settings.outbox_bytes_max = [2_000, 6_000, 64_000][random.usize(..3)];
+        settings.outbox_bytes_max = [1_500, 2_500, 6_000][random.usize(..3)];
         settings.sessions_per_user = [0, 1, 2, 3, 5][random.usize(..5)];
         settings.session_policy =
             [SessionPolicy::EvictOldest, SessionPolicy::Reject, SessionPolicy::ReplaceDevice][random.usize(..3)];
+        settings.presence_contacts_only = random.u8(..3) == 0;
+        settings.expiry_grace_ms = GRACE_MS;
         settings.ack_timeout_ms = 2_000;
         settings.heartbeat_interval_ms = 4_000;
         settings.heartbeat_timeout_ms = 5_000;
@@ -145,6 +149,7 @@ impl Run {
         settings.loading_requests_max = [1, 4, 1_024][random.usize(..3)];
         settings.walk_members_max = [1, 2, 4_096][random.usize(..3)];
         settings.walks_max = [1, 3, 1_024][random.usize(..3)];
+        plan.kernel_bytes = [500, 8 << 10][random.usize(..2)];
         plan.ring_capacity = [1, 2, 8, 256][random.usize(..4)];
         let pace = &mut plan.pace;
         pace.mesh_us = 1..=[10, 500, 20_000][random.usize(..3)];
@@ -168,10 +173,11 @@ impl Run {
         }
         let groups =
             (0..3).map(|group| GroupId::new(&format!("g{group}")).expect("a letter and a digit are an identifier")).collect();
-        let mut run = Run { node: Node::new(plan), random, devices, users, groups };
+        let mut run = Run { node: Node::new(plan), random, devices, users, groups, orders: Orders::default() };
         for at in 0..run.devices.len() {
             run.devices[at].conversations = run.conversations_of(at);
             run.devices[at].forgetful = run.random.u8(..4) == 0;
+            run.devices[at].curious = run.random.u8(..3) == 0;
         }
         run
     }
@@ -186,7 +192,7 @@ impl Run {
         self.stampede();
         self.calm();
         self.heal();
-        oracle::judge(&mut self.node, &self.devices, &self.groups);
+        oracle::judge(&mut self.node, &self.devices, &self.groups, &self.orders.drafts);
         self.watch();
         self.leave()
     }
@@ -223,6 +229,7 @@ impl Run {
     }
 
     fn listen(&mut self) {
+        self.orders.listen(&mut self.node);
         for device in &mut self.devices {
             let confirm = self.random.u8(..40) == 0;
             device.listen(&mut self.node, confirm);
@@ -232,7 +239,7 @@ impl Run {
     pub(super) fn connect(&mut self, device: usize) {
         let shard = self.random.usize(..self.node.shards());
         let device = &mut self.devices[device];
-        device.connect(&mut self.node, shard);
+        device.connect(&mut self.node, shard, None);
         if self.random.u8(..6) == 0 {
             // Without waiting to be let in.
             device.ask(&mut self.node, "get_unread", json!({}));
@@ -301,6 +308,12 @@ impl Run {
             | Action::ConfirmBeyond { .. }
             | Action::Flicker { .. }
             | Action::AskForLists(_) => self.request_oddly(action),
+            Action::ConnectBriefly { .. }
+            | Action::Refresh { .. }
+            | Action::Revoke(_)
+            | Action::Age { .. }
+            | Action::Order { .. }
+            | Action::Arrange { .. } => self.operate(action),
             ref request => self.request(request),
         }
     }

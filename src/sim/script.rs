@@ -101,6 +101,34 @@ pub enum Action {
     Garbage(usize),
     Kick(usize),
     Notify(usize),
+    /// It connects, or shows a new token, which is good for so long.
+    ConnectBriefly {
+        device: usize,
+        good_ms: u64,
+    },
+    Refresh {
+        device: usize,
+        good_ms: Option<u64>,
+    },
+    /// All of a user's tokens are revoked.
+    Revoke(usize),
+    /// Retention removes the oldest of a conversation.
+    Age {
+        which: usize,
+        count: usize,
+    },
+    /// An operator writes for a user, to another or to a group, or notifies them; or says an earlier order again.
+    Order {
+        user: usize,
+        to: usize,
+        kind: Ordered,
+    },
+    /// An operator changes a group.
+    Arrange {
+        group: usize,
+        user: usize,
+        change: Arranged,
+    },
     FailCommits(u32),
     FailReads(u32),
     Stall(u64),
@@ -115,6 +143,24 @@ pub enum Action {
     /// The node is drained, stopped and started again.
     Restart,
     Crash,
+}
+
+/// What an operator writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordered {
+    ToUser,
+    ToGroup,
+    Notification,
+    Again,
+}
+
+/// What an operator does to a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arranged {
+    Add,
+    Remove,
+    Put,
+    Delete,
 }
 
 /// An action and how long to wait before it.
@@ -180,7 +226,19 @@ fn action(random: &mut fastrand::Rng, wildness: Wildness) -> Action {
         895..=904 => Action::Notify(user),
         905..=914 => Action::ConfirmBeyond { device, which, by: random.u64(1..6) },
         915..=917 => Action::AskForLists(device),
-        918..=933 => Action::Flicker { device, group, user },
+        918..=930 => Action::Flicker { device, group, user },
+        931..=932 => Action::ConnectBriefly { device, good_ms: random.u64(1_000..4_000) },
+        933..=935 => Action::Refresh { device, good_ms: random.bool().then(|| random.u64(1_000..4_000)) },
+        936..=937 => Action::Revoke(user),
+        938..=944 => Action::Age { which, count: random.usize(1..10) },
+        945..=952 => {
+            let kind = [Ordered::ToUser, Ordered::ToGroup, Ordered::Notification, Ordered::Again][random.usize(..4)];
+            Action::Order { user, to: group, kind }
+        }
+        953..=956 => {
+            let change = [Arranged::Add, Arranged::Remove, Arranged::Put][random.usize(..3)];
+            Action::Arrange { group, user, change: if random.u8(..12) == 0 { Arranged::Delete } else { change } }
+        }
         _ => fault(random, wildness).unwrap_or(Action::SendToGroup { device, group }),
     }
 }
@@ -189,7 +247,7 @@ fn fault(random: &mut fastrand::Rng, wildness: Wildness) -> Option<Action> {
     if !wildness.faults {
         return None;
     }
-    match random.u32(..85) {
+    match random.u32(..68) {
         0..=9 => Some(Action::FailCommits(random.u32(1..4))),
         10..=24 => Some(Action::FailReads(random.u32(1..6))),
         25..=29 => Some(Action::Stall(random.u64(1..4_000))),

@@ -98,6 +98,8 @@ pub struct Line {
     pub(super) upward_us: u64,
     pub(super) downward: VecDeque<Frame>,
     pub(super) downward_bytes: usize,
+    /// What the kernels at both ends hold while the client does not read.
+    kernel_bytes: usize,
     /// Bytes of the flight that the kernel has not taken whole.
     pub(super) flight_bytes: Option<u32>,
     pub(super) sent_planned: bool,
@@ -107,7 +109,7 @@ pub struct Line {
 }
 
 impl Line {
-    pub(super) fn new(shard: usize, key: SessionKey) -> Line {
+    pub(super) fn new(shard: usize, key: SessionKey, kernel_bytes: usize) -> Line {
         Line {
             shard,
             key,
@@ -122,6 +124,7 @@ impl Line {
             upward_us: 0,
             downward: VecDeque::new(),
             downward_bytes: 0,
+            kernel_bytes,
             flight_bytes: None,
             sent_planned: false,
             reading_planned: false,
@@ -131,7 +134,7 @@ impl Line {
 
     /// The kernel has room for the whole flight.
     pub(super) fn flight_fits(&self) -> bool {
-        self.downward_bytes <= KERNEL_BYTES
+        self.downward_bytes <= self.kernel_bytes
     }
 
     /// The pushes heard, in order.
@@ -223,6 +226,3 @@ pub(super) fn parse(bytes: &[u8]) -> Heard {
         other => panic!("the server sends no frames of kind {other}"),
     }
 }
-
-/// What the kernels at both ends hold of a connection whose client does not read.
-const KERNEL_BYTES: usize = 8 << 10;

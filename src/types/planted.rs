@@ -52,6 +52,16 @@ pub enum Planted {
     TimerLeak,
     /// Watchers are not told that somebody has gone.
     PresenceUntold,
+    /// Who is connected stays when their token is revoked.
+    RevokedStays,
+    /// Who is told that their token has run out stays.
+    ExpiredStays,
+    /// What retention has removed is passed over without a word.
+    RetentionUntold,
+    /// An operator's call that fails is not answered.
+    CallUnanswered,
+    /// Strangers are told who is online.
+    StrangersTold,
     /// `sync_done` does not wait for the log.
     SyncDoneEarly,
     /// A walk over a room forgets one member where it pauses.
@@ -164,7 +174,7 @@ pub enum Reached {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 45] = {
+    pub const ALL: [Planted; 50] = {
         use Planted::*;
         [
             AckBeforeCommit,
@@ -189,6 +199,11 @@ impl Planted {
             WrongUser,
             TimerLeak,
             PresenceUntold,
+            RevokedStays,
+            ExpiredStays,
+            RetentionUntold,
+            CallUnanswered,
+            StrangersTold,
             SyncDoneEarly,
             WalkSkipsOne,
             WalkMissesMoved,

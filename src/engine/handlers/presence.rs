@@ -13,6 +13,7 @@ use crate::engine::shard::{Shard, Turn};
 use crate::types::command::{Command, PresenceTarget};
 use crate::types::envelope::{Asker, Body};
 use crate::types::outcome::Fault;
+use crate::types::planted::{Planted, planted};
 use crate::types::push::{Ack, PresenceEntry, Push};
 use crate::types::record::UserConversation;
 use crate::types::storage::{Answer, Operation, Read, StoreFault};
@@ -57,7 +58,7 @@ impl Shard {
         if self.gathers.open.len() >= GATHERS_MAX {
             return self.refuse(key, request.as_ref(), crate::engine::refill::overloaded(), turn);
         }
-        if !self.settings.presence_contacts_only {
+        if !self.settings.presence_contacts_only || planted(Planted::StrangersTold) {
             return self.presence_of_users(key, users, Vec::new(), watch, request, turn);
         }
         if self.store_is_full() {

@@ -7,6 +7,7 @@
 mod clients;
 mod driver;
 mod mesh;
+mod operators;
 mod storage;
 
 use std::cell::RefCell;
@@ -17,19 +18,19 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use self::operators::Desk;
 use super::agenda::{Agenda, Happening};
 use super::disk::Disk;
 use super::ledger::Ledger;
 use super::seat::{Incoming, Seat};
 use super::socket::{Heard, Line, LineId, Said, Server};
 use super::tally::Tally;
-use crate::auth::{AuthRules, NewToken, Verifier, issue};
+use crate::auth::{AuthRules, Verifier};
 use crate::engine::shard::Leftovers;
 use crate::engine::{Counters, Event, Settings, Shard};
 use crate::store::Outcome;
-use crate::types::envelope::Body;
 use crate::types::storage::Read;
-use crate::types::{Millis, SessionId, SessionKey, UserId};
+use crate::types::{Millis, SessionId, SessionKey};
 use crate::wire::json::{JsonEncoder, Scratch};
 
 /// What a run is made of.
@@ -41,6 +42,8 @@ pub struct Plan {
     pub pace: Pace,
     /// Values that one ring between two shards holds.
     pub ring_capacity: usize,
+    /// Bytes that the kernels at both ends of a connection hold.
+    pub kernel_bytes: usize,
 }
 
 /// How long things take, in microseconds, each drawn anew.
@@ -79,7 +82,7 @@ impl Plan {
     /// A plan with default settings and paces.
     pub fn new(seed: u64, shards: u16) -> Plan {
         let settings = Settings { placement_seed: seed, ..Settings::default() };
-        Plan { seed, shards, settings, pace: Pace::default(), ring_capacity: 64 }
+        Plan { seed, shards, settings, pace: Pace::default(), ring_capacity: 64, kernel_bytes: 8 << 10 }
     }
 }
 
@@ -114,6 +117,7 @@ pub struct Node {
     in_this_moment: u32,
     restarts: u64,
     turns: u64,
+    desk: Desk,
     pub tally: Tally,
     /// What clients said and heard, when somebody wants to know.
     trace: Option<Trace>,
@@ -143,6 +147,7 @@ impl Node {
             in_this_moment: 0,
             restarts: 0,
             turns: 0,
+            desk: Desk::default(),
             tally: Tally::default(),
             trace: None,
             plan,
@@ -156,7 +161,7 @@ impl Node {
         for port in crate::mesh::build(self.plan.shards, self.plan.ring_capacity) {
             let shard = port.shard();
             let encoder = Box::new(JsonEncoder::new());
-            let (settings, verifier) = (self.settings.clone(), self.verifier.clone());
+            let (settings, verifier) = (self.settings_now(), self.verifier.clone());
             let engine = Shard::new(shard, self.plan.shards, settings, encoder, verifier, seed);
             self.seats.push(Seat::new(engine, port));
         }
@@ -180,15 +185,9 @@ impl Node {
     pub fn connect(&mut self, shard: usize) -> LineId {
         let id = LineId(self.lines.len());
         let key = self.seats[shard].enter(id);
-        self.lines.push(Line::new(shard, key));
+        self.lines.push(Line::new(shard, key, self.plan.kernel_bytes));
         self.deliver(shard, Incoming::Open(id));
         id
-    }
-
-    /// A token that is good for `ttl_ms` from the beginning of the run.
-    pub fn token(&self, user: &str, ttl_ms: u64) -> String {
-        let user = UserId::new(user).expect("the workload names users well");
-        issue(SECRET, &NewToken::for_user(user, ttl_ms), Millis(EPOCH_MS))
     }
 
     /// A client says a JSON envelope.
@@ -254,11 +253,6 @@ impl Node {
         self.lines[line.0].answers = answers;
     }
 
-    /// An operator wants something of a shard.
-    pub fn operate(&mut self, shard: usize, body: Body) {
-        self.hand_over(shard, Event::Operator(Box::new(body)));
-    }
-
     /// All shards begin to drain.
     pub fn drain(&mut self, window_ms: u64) {
         self.tally.fault("drain");
@@ -271,13 +265,6 @@ impl Node {
     pub fn jump_clock(&mut self, by_ms: i64) {
         self.tally.fault(if by_ms < 0 { "clock set back" } else { "clock set forward" });
         self.skew_ms += by_ms;
-    }
-
-    /// Retention removes a conversation's oldest messages.
-    #[cfg(test)]
-    pub fn forget_first(&mut self, conversation: &str, count: usize) {
-        let conversation = crate::types::ConversationId::parse(conversation).expect("a story names a conversation");
-        self.disk.forget_first(&conversation, count);
     }
 
     /// Writes that are durable so far.
@@ -321,6 +308,7 @@ impl Node {
         self.agenda.clear();
         self.seats.clear();
         self.directory.clear();
+        self.forget_calls();
         self.tally.fault("crash");
         let kept = self.random.usize(0..=self.disk.writes_waiting());
         if kept > 0 {
@@ -379,6 +367,11 @@ impl Node {
     /// Sessions that operators see.
     pub fn directory_len(&self) -> usize {
         self.directory.len()
+    }
+
+    /// Strangers do not learn who is online.
+    pub fn has_contacts_only(&self) -> bool {
+        self.settings.presence_contacts_only
     }
 
     /// Who was a member when.

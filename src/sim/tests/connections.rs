@@ -164,6 +164,25 @@ fn operators_kick_and_notify() {
 }
 
 #[test]
+fn a_revocation_closes_whoever_is_there_also_while_others_come() {
+    on_all_shards(|mut world| {
+        let ann = world.online("ann", "phone");
+        let user = UserId::new("ann").unwrap();
+        world.node.revoke(&user);
+        let shards = world.node.shards();
+        let others: Vec<LineId> = (0..shards).map(|shard| world.node.connect(shard)).collect();
+        world.node.run_ms(3_000);
+        assert_eq!(world.node.line(ann).close_code(), Some(4009));
+        assert!(others.iter().all(|line| !world.node.line(*line).is_lost()), "they have shown no token yet");
+        // A token that is issued afterwards is good, here and after a restart, which knows the revocation, too.
+        world.online("ann", "phone");
+        world.node.crash();
+        world.online("ann", "phone");
+        world.end();
+    });
+}
+
+#[test]
 fn a_store_that_fails_is_reported_and_nothing_is_acked() {
     on_all_shards(|mut world| {
         let (ann, bob) = (world.online("ann", "phone"), world.online("bob", "phone"));

@@ -8,9 +8,10 @@ mod time;
 
 use serde_json::{Value, json};
 
-use super::node::Plan;
+use super::node::{EPOCH_MS, Plan};
 use super::{LineId, Node};
 use crate::engine::shard::Leftovers;
+use crate::types::ConversationId;
 
 /// A node and shorthand for what clients say.
 struct World {
@@ -38,7 +39,7 @@ impl World {
     fn auth(&mut self, user: &str, device: &str, data: Value) -> LineId {
         let line = self.node.connect(self.connected % self.node.shards());
         self.connected += 1;
-        let mut auth = json!({"token": self.node.token(user, 3_600_000_000), "device_id": device});
+        let mut auth = json!({"token": self.node.token(user, EPOCH_MS + 3_600_000_000), "device_id": device});
         auth.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
         self.node.say(line, &json!({"type": "auth", "message_id": "auth", "data": auth}));
         line
@@ -73,6 +74,10 @@ impl World {
 
     fn send(&mut self, line: LineId, id: &str, data: Value) {
         self.node.say(line, &json!({"type": "send_message", "message_id": id, "data": data}));
+    }
+
+    fn forget_first(&mut self, conversation: &str, count: usize) {
+        self.node.forget_first(&ConversationId::parse(conversation).unwrap(), count);
     }
 
     fn kinds(&self, line: LineId) -> Vec<String> {

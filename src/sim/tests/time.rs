@@ -72,7 +72,7 @@ fn what_ages_under_a_cursor_is_explained_once_and_in_its_place() {
             // None is confirmed; two of them go, then they are due to be sent again.
             world.node.say(held, &json!({"type": "recv_ack", "data": {"conversation_id": "p:ann:bob", "seq": 1}}));
             world.settle();
-            world.node.forget_first("p:ann:bob", 2);
+            world.forget_first("p:ann:bob", 2);
             world.node.run_ms(1_500);
             assert_eq!(world.contents(held), ["1", "2", "3", "3!"]);
             world.node.say(held, &json!({"type": "recv_ack", "data": {"conversation_id": "p:ann:bob", "seq": 3}}));
@@ -84,7 +84,7 @@ fn what_ages_under_a_cursor_is_explained_once_and_in_its_place() {
             assert_eq!((&skipped[0]["from_seq"], &skipped[0]["to_seq"]), (&json!(2), &json!(2)));
             assert_eq!(skipped[0]["reason"], "retention");
             // Whoever asks for all of it gets one explanation.
-            world.node.forget_first("p:ann:bob", 1);
+            world.forget_first("p:ann:bob", 1);
             let late = world.online("bob", "desk");
             let before = world.of_kind(late, "messages_skipped").len();
             world.ask(late, "sync", json!({"cursors": {"p:ann:bob": 0}}));
@@ -107,7 +107,7 @@ fn what_is_gone_and_what_is_hidden_are_told_apart() {
         world.settle();
         let third = world.of_kind(bob, "new_message")[2]["message_id"].clone();
         assert_eq!(world.ask(bob, "delete_message", json!({"message_id": third}))["type"], "ack");
-        world.node.forget_first("p:ann:bob", 2);
+        world.forget_first("p:ann:bob", 2);
         world.ask(bob, "sync", json!({"cursors": {"p:ann:bob": 0}}));
         let skipped = world.of_kind(bob, "messages_skipped");
         let told: Vec<(u64, u64, &str)> = skipped

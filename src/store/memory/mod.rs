@@ -308,14 +308,16 @@ impl MemoryBackend {
     }
 }
 
-#[cfg(test)]
 impl MemoryBackend {
-    /// Removes a conversation's oldest messages, whatever their age: for stories of what retention does.
-    pub fn prune_first(&mut self, conversation: &ConversationId, count: usize) {
-        let Some(number) = self.logs.get_index_of(conversation) else { return };
-        for _ in 0..count {
+    /// Removes a conversation's oldest messages, whatever their age, and answers with them: for simulations of what retention
+    /// does.
+    pub fn prune_first(&mut self, conversation: &ConversationId, count: usize) -> Vec<SharedMessage> {
+        let Some(number) = self.logs.get_index_of(conversation) else { return Vec::new() };
+        let gone: Vec<SharedMessage> = self.logs[number].after(Seq::NONE).take(count).cloned().collect();
+        for _ in 0..gone.len() {
             self.prune_one(number, Millis(u64::MAX));
         }
+        gone
     }
 }
 
