@@ -69,6 +69,9 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
             if cut.is_none() {
                 if matches!(keep, Keep::UpTo(number) if mark.number > number) {
                     cut = Some((place, scan.begun, false));
+                } else if last > 0 && mark.number > last + 1 {
+                    // A journal that ends too early between two commits looks whole; the numbers tell.
+                    cut = Some((place, scan.begun, true));
                 } else {
                     last = last.max(mark.number);
                 }
@@ -175,7 +178,7 @@ impl Scan {
             // No unfinished commit looks like this.
             Ok(batch) if batch.order < self.order => Err(io::Error::new(io::ErrorKind::InvalidData, "commits out of order")),
             Ok(batch) => {
-                (self.at, self.order) = (self.at + batch.bytes, batch.order + 1);
+                (self.at, self.order) = (self.at + batch.bytes, batch.order.saturating_add(1));
                 Ok(Some(batch.mark))
             }
             Err(Broken::Content) => Ok(None),
