@@ -6,6 +6,7 @@
 
 mod access;
 mod answer;
+mod keys;
 mod listen;
 mod openapi;
 mod operation;
@@ -29,6 +30,8 @@ use crate::metrics::Registry;
 use crate::types::{CloseCode, DeviceId, SessionAddress, UserId};
 
 use access::Access;
+
+pub use keys::{KeyFault, KeyPlace, KeyWatch};
 
 /// What the control plane is made of.
 pub struct ControlParts {
