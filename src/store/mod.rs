@@ -6,7 +6,7 @@
 
 mod backend;
 mod client;
-mod embedded;
+pub(crate) mod embedded;
 mod faults;
 mod listing;
 mod memory;

@@ -337,6 +337,14 @@ impl Writer {
     }
 }
 
+/// Any bytes as a record with a right checksum.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn sealed(bytes: &[u8], key: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::new(bytes.len() + 4);
+    writer.bytes(bytes);
+    writer.seal(key)
+}
+
 /// Of the record and of the key it lies under, so that a record in a wrong place is found as well.
 fn checksum(key: &[u8], record: &[u8]) -> [u8; 4] {
     (xxh3_64_with_seed(record, xxh3_64(key)) as u32).to_le_bytes()

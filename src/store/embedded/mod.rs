@@ -6,9 +6,9 @@
 //! [`ReadSide`] on the readers'.
 
 mod cache;
-mod codec;
+pub(crate) mod codec;
 mod draft;
-mod journal;
+pub(crate) mod journal;
 mod keys;
 mod lists;
 mod open;
