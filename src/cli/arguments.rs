@@ -10,6 +10,7 @@ use crate::config::{Config, ConfigErrors, Flag, Sources};
 
 use super::Environment;
 use super::bench::BenchArguments;
+use super::store::StoreCommand;
 
 /// A sharded, thread-per-core WebSocket instant-messaging server.
 #[derive(Debug, Parser)]
@@ -28,6 +29,9 @@ pub enum Command {
     /// Check a configuration, or print a sample or the reference.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look after a data folder.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Load a server and measure what it costs.
     Bench(BenchArguments),
     /// Tell whether this machine can run the server, and what to change.

@@ -10,6 +10,7 @@ mod dev;
 mod doctor;
 mod logging;
 mod serve;
+mod store;
 mod token;
 
 use std::ffi::OsString;
@@ -59,6 +60,7 @@ fn dispatch(command: Command, environment: Environment) -> anyhow::Result<Exit> 
         Command::Echo { listen } => serve::echo(listen),
         Command::Token(arguments) => token::token(&arguments, environment),
         Command::Config(command) => configuration::config(&command, environment),
+        Command::Store(command) => store::store(&command, environment),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments, environment),
         Command::Version => print(concat!("corehub ", env!("CARGO_PKG_VERSION"), "\n")),

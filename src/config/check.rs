@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::choice::Algorithm;
+use super::choice::{Algorithm, StoreKind};
 use super::options::Config;
 use super::source::Reader;
 use super::value::Secret;
@@ -15,6 +15,7 @@ pub(super) fn relations(reader: &mut Reader) {
     signatures(reader);
     public_key(reader);
     key_set(reader);
+    key_file(reader);
     origins(reader);
     numbers(reader);
 }
@@ -108,6 +109,18 @@ fn read_key(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// What is in it is judged when the store is opened.
+fn key_file(reader: &mut Reader) {
+    let Config { store, .. } = &reader.config;
+    let Some(path) = &store.encryption_key_file else { return };
+    let message = match std::fs::File::open(path) {
+        _ if store.kind != StoreKind::Embedded => "is set, but only store.kind = \"embedded\" keeps anything to seal".to_owned(),
+        Err(error) => format!("names {}, which cannot be read: {error}", path.display()),
+        Ok(_) => return,
+    };
+    reader.conflict(&["store.encryption_key_file"], message);
 }
 
 fn origins(reader: &mut Reader) {

@@ -150,6 +150,8 @@ options! {
         query_token: bool = Start::Default("false"); Restart
         /// From the upgrade to a good `auth` message.
         timeout: Duration = Start::Default("10s"), between(100 * MILLISECOND, 10 * MINUTE); Restart
+        /// The longest life of a token that is issued. A revocation is kept so long; a token that lives longer would come back.
+        token_life: Duration = Start::Default("30d"), between(MINUTE, 3_650 * DAY); Restart
         /// From a token's end to the close of its connection, so that the client can refresh.
         expiry_grace: Duration = Start::Default("30s"), between(0, HOUR); Restart
     }
@@ -216,13 +218,15 @@ options! {
     messages: Messages {
         /// A message may be recalled by its sender for this long; 0: never.
         recall_window: Duration = Start::Default("120s"), between(0, 365 * DAY); Restart
-        /// Messages are removed after this long; 0: never.
-        retention: Duration = Start::Default("0"), between(0, 36_500 * DAY); Unsupported
+        /// Messages are removed after this long, at most 10,000 a second; 0: never. A conversation keeps counting where it was.
+        retention: Duration = Start::Default("0"), between(0, 36_500 * DAY); Reloadable
         /// A message sent again with the same `message_id` within this time is stored once.
         dedupe_window: Duration = Start::Default("24h"), between(MINUTE, 30 * DAY); Restart
-        /// A device never seen before gets what is undelivered for its user since this long ago; 0: only what no device of the
-        /// user has had.
-        new_device_window: Duration = Start::Default("0"), between(0, 365 * DAY); Unsupported
+        /// Users per second whom an announcement is written to, in the background.
+        announcements_per_second: u32 = Start::Default("2000"), between(1, 100_000); Restart
+        /// A device never seen before gets what no device of its user has had, and all that was written since this long ago;
+        /// 0: only the first.
+        new_device_window: Duration = Start::Default("0"), between(0, 365 * DAY); Restart
     }
 
     /// Delivery to clients that acknowledge (`acks: true`).
@@ -244,7 +248,7 @@ options! {
     /// Who is online.
     presence: Presence {
         /// Who sees it: everyone, or people who share a conversation.
-        visible: PresenceVisible = Start::Default("everyone"); Unsupported
+        visible: PresenceVisible = Start::Default("everyone"); Restart
         /// Users one connection may subscribe to.
         watches_max: u32 = Start::Default("1000"), between(0, 1_000_000); Restart
     }
@@ -257,12 +261,20 @@ options! {
         durability: Durability = Start::Default("commit"); Restart
         /// The data folder; it belongs to one process.
         path: PathBuf = Start::Default("corehub-data"); Restart
+        /// Seals message bodies with AES-256-GCM under the first key of this file: lines of `ID KEY` that `corehub store key`
+        /// prints. All its keys open. Unset: bodies are kept as they are.
+        encryption_key_file: Option<PathBuf> = Start::Unset("\"/etc/corehub/store.keys\""); Restart
         /// Requests of one shard that may wait for the store; one more is answered 503 with `retry_after_ms`.
         queue: u32 = Start::Default("65536"), between(64, 1 << 22); Restart
         /// Threads that read.
         readers: u32 = Start::Default("2"), between(1, 64); Restart
         /// Messages of one commit.
         batch_messages: u32 = Start::Default("512"), between(1, 65_536); Restart
+        /// Memory for what was read from the data folder.
+        cache_bytes: ByteSize = Start::Default("32MiB"), between(MIB, 1_024 * 1_024 * MIB); Restart
+        /// What was written gathers in so much memory before it is moved to tables; four times as much when the disk cannot
+        /// follow. More of it means fewer and larger writes, and a longer start after a crash.
+        write_buffer_bytes: ByteSize = Start::Default("32MiB"), between(4 * MIB, 16 * 1_024 * MIB); Restart
     }
 
     /// The process.

@@ -14,7 +14,7 @@ use crate::store::embedded::journal::{JournalFault, Keep, MARK, Mark, mend};
 pub fn check(input: &[u8]) {
     let mut input = Input::new(input);
     let keep = match input.byte() {
-        0..128 => Keep::All,
+        number @ 0..128 => Keep::All { acknowledged: u64::from(number.saturating_sub(100)) },
         number => Keep::UpTo(u64::from(number - 128)),
     };
     let damages = input.list(4, |input| (input.number(), input.byte()));
@@ -34,6 +34,11 @@ pub fn check(input: &[u8]) {
         Err(JournalFault::Damaged { .. }) => {
             assert!(!journals.sound, "sound journals are called damaged");
             assert_eq!(after, journals.files, "what is damaged is left for others to look at");
+        }
+        Err(JournalFault::EndsEarly { acknowledged, .. }) => {
+            let last = journals.commits.iter().map(|commit| commit.number).max().unwrap_or(0);
+            assert!(!journals.sound || last < acknowledged, "sound journals with all that was acknowledged are called short");
+            assert_eq!(after, journals.files, "what ends too early is left for others to look at");
         }
         Err(fault) => panic!("{fault}"),
     }
@@ -123,12 +128,14 @@ impl Journals {
         let (before, left) = (self.files.iter().map(Vec::len).sum::<usize>(), after.iter().map(Vec::len).sum::<usize>());
         assert_eq!((before - left) as u64, cut, "the bytes cut are told");
         let intact = |commit: &&Commit| !commit.damaged;
-        if matches!(keep, Keep::All) {
+        if let Keep::All { acknowledged } = keep {
             assert!(!self.sound || cut == 0, "sound journals are left alone");
             let synced = self.commits.iter().filter(intact).map(|commit| commit.synced).max().unwrap_or(0);
             let there = |commit: &Commit| commit.bytes.end <= after[commit.file].len();
             // Journals go, oldest first, when all of theirs is in tables: what came before the first that is left is not missed.
             let first = self.commits.iter().filter(intact).filter(|commit| there(commit)).map(|commit| commit.number).min();
+            // With nothing left, what was acknowledged may all be in tables.
+            let synced = first.map_or(synced, |_| synced.max(acknowledged));
             for commit in self.commits.iter().filter(|commit| commit.number <= synced && Some(commit.number) >= first) {
                 // A number that replay needs, but that no checksum covers, may have changed in it: then it is still there.
                 assert!(there(commit), "commit {} is gone, though {synced} was on disk", commit.number);

@@ -5,9 +5,10 @@ use std::fmt::Debug;
 
 use super::input::Input;
 use crate::store::embedded::codec::{
-    ConversationRecord, Damaged, FirstUse, GroupRecord, RowRecord, decode_conversation_id, decode_head, decode_member,
+    ConversationRecord, FirstUse, GroupRecord, RowRecord, SEALED, VERSION, decode_conversation_id, decode_head, decode_member,
     decode_message, decode_numbers, encode_conversation_id, encode_member, encode_message, encode_numbers, sealed,
 };
+use crate::store::embedded::keyring::Keyring;
 use crate::types::{ConversationId, Seq, UserId};
 
 /// A byte that chooses the record and whether it is sealed, then its bytes.
@@ -15,7 +16,8 @@ pub fn check(input: &[u8]) {
     let mut input = Input::new(input);
     let kind = input.byte();
     let own = input.rest();
-    let bytes = if kind & 0x80 == 0 { sealed(own, KEY) } else { own.to_vec() };
+    let version = if kind & 0x40 == 0 { VERSION } else { SEALED };
+    let bytes = if kind & 0x80 == 0 { sealed(version, own, KEY) } else { own.to_vec() };
     match kind & 7 {
         0 => message(&bytes),
         1 => comes_back(&bytes, ConversationRecord::decode, |record| record.encode(KEY)),
@@ -28,9 +30,9 @@ pub fn check(input: &[u8]) {
     }
 }
 
-fn comes_back<T: PartialEq + Debug>(
+fn comes_back<T: PartialEq + Debug, E: PartialEq + Debug>(
     bytes: &[u8],
-    decode: impl Fn(&[u8], &[u8]) -> Result<T, Damaged>,
+    decode: impl Fn(&[u8], &[u8]) -> Result<T, E>,
     encode: impl Fn(&T) -> Vec<u8>,
 ) {
     let Ok(value) = decode(KEY, bytes) else { return };
@@ -44,8 +46,11 @@ fn message(bytes: &[u8]) {
         // Counting looks only at this much, so it must hold for what is damaged further on as well.
         let _ = head.mentions("alice");
     }
-    let decode = |key: &[u8], bytes: &[u8]| decode_message(key, bytes, &ConversationId::private(&user("a"), &user("b")), Seq(7));
-    comes_back(bytes, decode, |message| encode_message(message, KEY));
+    let conversation = ConversationId::private(&user("a"), &user("b"));
+    // What was read open is written sealed, so both ways of a body are gone.
+    let keyring = Keyring::fixed("key", 7);
+    let decode = |key: &[u8], bytes: &[u8]| decode_message(key, bytes, &conversation, Seq(7), &keyring);
+    comes_back(bytes, decode, |message| encode_message(message, KEY, &keyring));
     if let (Ok(message), Ok(head)) = (decode(KEY, bytes), &head) {
         assert_eq!(message.created_at, head.created_at);
         assert_eq!(message.sender.as_ref().map(UserId::as_str), head.sender);

@@ -17,16 +17,9 @@ use crate::types::{ConversationId, ErrorName, GroupId, RequestId, SessionId, Ses
 use super::super::Hasher;
 
 impl Shard {
-    pub(super) fn create_group(&mut self, key: SessionKey, mut group: NewGroup, request: Option<RequestId>, turn: &mut Turn<'_>) {
-        let id = match group.group.take() {
-            Some(id) => id,
-            None => {
-                let id = self.next_message_id(turn.now.wall);
-                GroupId::new(&id.to_string()).expect("a UUID is an identifier")
-            }
-        };
+    pub(super) fn create_group(&mut self, key: SessionKey, group: NewGroup, request: Option<RequestId>, turn: &mut Turn<'_>) {
+        let (id, group) = self.name_group(group, turn);
         let conversation = ConversationId::group(&id);
-        group.group = Some(id);
         self.pass_to_owner(key, conversation, Command::CreateGroup(group), request, turn);
     }
 
@@ -39,12 +32,8 @@ impl Shard {
         let id = group.group.expect("the home has named it");
         let now = turn.now.wall;
         let member = |user: UserId, role: Role| Member { user, role, joined_seq: head, joined_at: now };
-        let mut invited: Vec<UserId> = Vec::new();
-        for user in group.members {
-            if user != asker.user && !invited.contains(&user) {
-                invited.push(user);
-            }
-        }
+        let mut invited = distinct(group.members);
+        invited.retain(|user| *user != asker.user);
         let mut put = vec![member(asker.user.clone(), Role::Owner)];
         put.extend(invited.iter().map(|user| member(user.clone(), Role::Member)));
         if put.len() > self.settings.group_members_max as usize {
@@ -68,7 +57,7 @@ impl Shard {
 
     /// Has the store write a change; requests that follow wait for it.
     pub(super) fn change_group(&mut self, conversation: ConversationId, plan: GroupPlan, turn: &mut Turn<'_>) {
-        if self.store_is_full() {
+        if self.store_takes_no_writes() {
             if let Some(asker) = plan.asker {
                 self.fail(&asker, overloaded(), turn);
             }
@@ -103,7 +92,7 @@ impl Shard {
     }
 
     fn apply_change(&mut self, conversation: &ConversationId, plan: GroupPlan, turn: &mut Turn<'_>) {
-        let by = plan.asker.as_ref().map(|asker| asker.user.clone());
+        let by = plan.by;
         let except = plan.asker.as_ref().map_or(SessionId::NONE, |asker| asker.session);
         let entry = self.entry(conversation);
         let owned = entry.group.as_mut().expect("a group conversation has its group");
@@ -121,18 +110,14 @@ impl Shard {
         for (event, users) in plan.events {
             let push = Push::GroupEvent { group: plan.group.clone(), event, users, by: by.clone() };
             self.tell_group(conversation, except, EphemeralLane::Receipt, 0, &push, turn);
-            for user in &added {
-                self.tell_user(user, except, EphemeralLane::Receipt, 0, &push, turn);
-            }
+            self.tell_users(&added, except, EphemeralLane::Receipt, 0, &push, turn);
         }
         self.end_memberships(conversation, &plan.group, plan.removed, plan.delete, turn);
         for user in added {
             let owner = self.owner_of_user(&user);
             self.route_anew(owner, Body::MemberAdded { group: plan.group.clone(), user }, turn);
         }
-        if let Some(by) = &by {
-            self.notify_invited(plan.invited, &plan.group, by, turn);
-        }
+        self.notify_invited(plan.invited, &plan.group, by.as_ref(), turn);
         if let Some(asker) = plan.asker {
             let group = plan.name_group.then_some(plan.group);
             self.reply(&asker, Push::Ack(Ack { sent: None, group }), turn);
@@ -199,17 +184,40 @@ impl Shard {
         push: &Push,
         turn: &mut Turn<'_>,
     ) {
-        let owner = self.owner_of_user(user);
+        self.tell_users(std::slice::from_ref(user), except, lane, key, push, turn);
+    }
+
+    /// The same to each of `users`. What names thousands is encoded once, not for each of them.
+    pub(super) fn tell_users(
+        &mut self,
+        users: &[UserId],
+        except: SessionId,
+        lane: EphemeralLane,
+        key: u64,
+        push: &Push,
+        turn: &mut Turn<'_>,
+    ) {
+        if users.is_empty() {
+            return;
+        }
         let frame = self.encoder.shared(push);
-        let whisper = Whisper { except, lane, key, frame };
-        self.route_anew(owner, Body::EphemeralUser { user: user.clone(), whisper }, turn);
+        for user in users {
+            let owner = self.owner_of_user(user);
+            let whisper = Whisper { except, lane, key, frame: frame.clone() };
+            self.route_anew(owner, Body::EphemeralUser { user: user.clone(), whisper }, turn);
+        }
     }
 }
 
 impl GroupPlan {
     /// A plan of `asker`'s that changes nothing yet.
     pub(super) fn by(asker: Box<Asker>) -> GroupPlan {
-        GroupPlan { asker: Some(asker), ..GroupPlan::nobody() }
+        GroupPlan { by: Some(asker.user.clone()), asker: Some(asker), ..GroupPlan::nobody() }
+    }
+
+    /// A plan of an operator's, whom members are not told.
+    pub(super) fn ordered(asker: Box<Asker>, group: GroupId) -> GroupPlan {
+        GroupPlan { asker: Some(asker), group, ..GroupPlan::nobody() }
     }
 }
 
@@ -247,6 +255,11 @@ impl OwnedGroup {
         }
         self.former.push(user.clone());
     }
+}
+
+/// Each of `users` once, where they stand first.
+pub(super) fn distinct(users: Vec<UserId>) -> Vec<UserId> {
+    users.into_iter().collect::<indexmap::IndexSet<UserId>>().into_iter().collect()
 }
 
 /// Former members remembered per group.

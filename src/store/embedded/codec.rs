@@ -1,16 +1,34 @@
 //! Owns how a record lies on disk: a version byte, fields as variable-length numbers and counted text, a checksum of record and
 //! key. Never panics on any bytes: what it cannot read is damaged. Pure.
+//!
+//! Version 1 is every record but a message whose body is sealed, which is version 2: `content` and `ext` are missing from their
+//! places, and at the end stand the key's id, the nonce, and both of them sealed. Conversation, table key and all that stands
+//! before are associated with it, so that a body belongs to its place, its sender and its time.
 
 use compact_str::CompactString;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::keyring::{Keyring, NONCE_BYTES, NoKey, Sealed};
 use crate::types::record::{Group, Member, Mentions, Message, MessageExtra, MessageKind, MessageType, RawJson, Role};
 use crate::types::{ConversationId, GroupId, MessageId, Millis, RequestId, Seq, SessionId, UserId};
 
 /// The bytes are no record of ours: a bit has flipped, or something else wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damaged;
+
+/// Why a message cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    Damaged,
+    NoKey(NoKey),
+}
+
+impl From<Damaged> for Unreadable {
+    fn from(Damaged: Damaged) -> Unreadable {
+        Unreadable::Damaged
+    }
+}
 
 /// What the store knows of a conversation besides its messages; it changes rarely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +99,7 @@ pub fn device_hash(device: &str) -> u64 {
 
 impl ConversationRecord {
     pub fn encode(&self, key: &[u8]) -> Vec<u8> {
-        let mut writer = Writer::new(24);
+        let mut writer = Writer::new(VERSION, 24);
         writer.number(self.number).number(self.first_kept.0).number(self.slack_ms).number(self.newest.0);
         writer.seal(key)
     }
@@ -99,7 +117,7 @@ impl ConversationRecord {
 
 impl RowRecord {
     pub fn encode(&self, key: &[u8]) -> Vec<u8> {
-        let mut writer = Writer::new(32);
+        let mut writer = Writer::new(VERSION, 32);
         writer.number(self.number).number(self.start_seq.0).number(self.read_seq.0).number(self.delivered.len() as u64);
         for (device, seq) in &self.delivered {
             writer.bytes(&device.to_le_bytes()).number(seq.0);
@@ -120,7 +138,7 @@ impl RowRecord {
 
 impl FirstUse {
     pub fn encode(&self, key: &[u8]) -> Vec<u8> {
-        let mut writer = Writer::new(40);
+        let mut writer = Writer::new(VERSION, 40);
         writer.number(self.number).number(self.seq.0).number(self.created_at.0).bytes(&self.message_id.0.to_be_bytes());
         writer.seal(key)
     }
@@ -138,7 +156,7 @@ impl FirstUse {
 
 impl GroupRecord {
     pub fn encode(&self, key: &[u8]) -> Vec<u8> {
-        let mut writer = Writer::new(64);
+        let mut writer = Writer::new(VERSION, 64);
         let Group { id, name, open, created_at } = &self.group;
         writer.text(id.as_str()).text(name).number(u64::from(*open)).number(created_at.0).number(self.joins);
         writer.seal(key)
@@ -154,7 +172,7 @@ impl GroupRecord {
 }
 
 pub fn encode_member(member: &Member, key: &[u8]) -> Vec<u8> {
-    let mut writer = Writer::new(48);
+    let mut writer = Writer::new(VERSION, 48);
     let Member { user, role, joined_seq, joined_at } = member;
     writer.text(user.as_str()).number(*role as u64).number(joined_seq.0).number(joined_at.0);
     writer.seal(key)
@@ -174,7 +192,7 @@ pub fn decode_member(key: &[u8], bytes: &[u8]) -> Result<Member, Damaged> {
 
 /// Numbers: times, positions, counters.
 pub fn encode_numbers<const N: usize>(numbers: [u64; N], key: &[u8]) -> Vec<u8> {
-    let mut writer = Writer::new(8 + 5 * N);
+    let mut writer = Writer::new(VERSION, 8 + 5 * N);
     numbers.into_iter().for_each(|number| {
         writer.number(number);
     });
@@ -191,7 +209,7 @@ pub fn decode_numbers<const N: usize>(key: &[u8], bytes: &[u8]) -> Result<[u64; 
 }
 
 pub fn encode_conversation_id(id: &ConversationId, key: &[u8]) -> Vec<u8> {
-    let mut writer = Writer::new(id.as_str().len() + 8);
+    let mut writer = Writer::new(VERSION, id.as_str().len() + 8);
     writer.text(id.as_str());
     writer.seal(key)
 }
@@ -200,24 +218,68 @@ pub fn decode_conversation_id(key: &[u8], bytes: &[u8]) -> Result<ConversationId
     ConversationId::parse(Reader::unseal(key, bytes)?.text()?).map_err(|_| Damaged)
 }
 
-/// A message without its conversation and `seq`, which its key says.
-pub fn encode_message(message: &Message, key: &[u8]) -> Vec<u8> {
-    let mut writer = Writer::new(96 + message.content.as_str().len());
+pub fn encode_text(text: &str, key: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::new(VERSION, text.len() + 8);
+    writer.text(text);
+    writer.seal(key)
+}
+
+pub fn decode_text(key: &[u8], bytes: &[u8]) -> Result<String, Damaged> {
+    Ok(Reader::unseal(key, bytes)?.text()?.to_owned())
+}
+
+/// A message without its conversation and `seq`, which its key says; its body sealed when there is a key to do so.
+pub fn encode_message(message: &Message, key: &[u8], keyring: &Keyring) -> Vec<u8> {
     let extra = message.extra.as_deref();
     let recalled_by = extra.and_then(|extra| extra.recalled_by.as_ref());
-    let mentions = extra.and_then(|extra| extra.mentions.as_ref());
     let reply_to = extra.and_then(|extra| extra.reply_to);
     let loss_time_ms = extra.and_then(|extra| extra.loss_time_ms);
     let ext = extra.and_then(|extra| extra.ext.as_ref());
+    // What was recalled has no body left to seal.
+    let empty = recalled_by.is_some() && ext.is_none() && message.content == RawJson::empty();
+    let sealing = keyring.writing_id().filter(|_| !empty);
+    let mut writer = Writer::new(if sealing.is_some() { SEALED } else { VERSION }, 128 + message.content.as_str().len());
+    write_head(&mut writer, message);
+    writer.bytes(&message.id.0.to_be_bytes()).number(message.origin.0);
+    message.client_id.iter().for_each(|client_id| writer.text(client_id.as_str()).nothing());
+    match &message.kind {
+        MessageKind::Notification(kind) => writer.number(0).text(kind),
+        MessageKind::Chat(kind) => writer.number(*kind as u64),
+    };
+    if sealing.is_none() {
+        writer.text(message.content.as_str());
+    }
+    recalled_by.iter().for_each(|user| writer.text(user.as_str()).nothing());
+    reply_to.iter().for_each(|id| writer.bytes(&id.0.to_be_bytes()).nothing());
+    loss_time_ms.iter().for_each(|after| writer.number(*after).nothing());
+    match sealing {
+        None => ext.iter().for_each(|ext| writer.text(ext.as_str()).nothing()),
+        Some(id) => {
+            writer.text(id);
+            let mut body = Writer { bytes: Vec::with_capacity(16 + message.content.as_str().len()) };
+            body.text(message.content.as_str());
+            ext.iter().for_each(|ext| body.text(ext.as_str()).nothing());
+            let associated = associated(&message.conversation, key, &writer.bytes);
+            let sealed = keyring.seal(&body.bytes, &associated).expect("a keyring that names a key can seal");
+            writer.bytes(&sealed.nonce).number(sealed.bytes.len() as u64).bytes(&sealed.bytes);
+        }
+    }
+    writer.seal(key)
+}
+
+fn write_head(writer: &mut Writer, message: &Message) {
+    let extra = message.extra.as_deref();
+    let mentions = extra.and_then(|extra| extra.mentions.as_ref());
     let flag = |present: bool, bit: u64| if present { bit } else { 0 };
+    let has = |member: fn(&MessageExtra) -> bool| extra.is_some_and(member);
     let flags = flag(message.sender.is_some(), SENDER)
         | flag(message.client_id.is_some(), CLIENT_ID)
         | flag(extra.is_some(), EXTRA)
-        | flag(recalled_by.is_some(), RECALLED)
+        | flag(has(|extra| extra.recalled_by.is_some()), RECALLED)
         | flag(mentions.is_some(), MENTIONS)
-        | flag(reply_to.is_some(), REPLY_TO)
-        | flag(loss_time_ms.is_some(), LOSS_TIME)
-        | flag(ext.is_some(), EXT);
+        | flag(has(|extra| extra.reply_to.is_some()), REPLY_TO)
+        | flag(has(|extra| extra.loss_time_ms.is_some()), LOSS_TIME)
+        | flag(has(|extra| extra.ext.is_some()), EXT);
     writer.number(flags).number(message.created_at.0);
     message.sender.iter().for_each(|sender| writer.text(sender.as_str()).nothing());
     if let Some(mentions) = mentions {
@@ -229,28 +291,57 @@ pub fn encode_message(message: &Message, key: &[u8]) -> Vec<u8> {
             }
         });
     }
-    writer.bytes(&message.id.0.to_be_bytes()).number(message.origin.0);
-    message.client_id.iter().for_each(|client_id| writer.text(client_id.as_str()).nothing());
-    match &message.kind {
-        MessageKind::Notification(kind) => writer.number(0).text(kind),
-        MessageKind::Chat(kind) => writer.number(*kind as u64),
-    };
-    writer.text(message.content.as_str());
-    recalled_by.iter().for_each(|user| writer.text(user.as_str()).nothing());
-    reply_to.iter().for_each(|id| writer.bytes(&id.0.to_be_bytes()).nothing());
-    loss_time_ms.iter().for_each(|after| writer.number(*after).nothing());
-    ext.iter().for_each(|ext| writer.text(ext.as_str()).nothing());
-    writer.seal(key)
 }
 
 /// The members that counting needs; the checksum is looked at all the same.
 pub fn decode_head<'a>(key: &[u8], bytes: &'a [u8]) -> Result<MessageHead<'a>, Damaged> {
-    let mut reader = Reader::unseal(key, bytes)?;
+    let (_, mut reader) = Reader::unseal_message(key, bytes)?;
     read_head(&mut reader).map(|(_, head)| head)
 }
 
-pub fn decode_message(key: &[u8], bytes: &[u8], conversation: &ConversationId, seq: Seq) -> Result<Message, Damaged> {
-    let mut reader = Reader::unseal(key, bytes)?;
+pub fn decode_message(
+    key: &[u8],
+    bytes: &[u8],
+    conversation: &ConversationId,
+    seq: Seq,
+    keyring: &Keyring,
+) -> Result<Message, Unreadable> {
+    let (mut message, seal) = read_message(key, bytes, conversation, seq)?;
+    let Some(seal) = seal else { return Ok(message) };
+    let associated = associated(conversation, key, seal.before);
+    let body = keyring.open(seal.key_id, seal.nonce, seal.bytes, &associated).map_err(Unreadable::NoKey)?.ok_or(Damaged)?;
+    let mut reader = Reader { bytes: &body };
+    message.content = RawJson::from_validated(reader.text()?);
+    if seal.has_ext {
+        let ext = RawJson::from_validated(reader.text()?);
+        message.extra.get_or_insert_default().ext = Some(ext);
+    }
+    Ok(message)
+}
+
+/// All of a message but its body when that is sealed: `content` is empty and `ext` is missing then. Needs no key.
+pub fn decode_outline(key: &[u8], bytes: &[u8], conversation: &ConversationId, seq: Seq) -> Result<Message, Damaged> {
+    read_message(key, bytes, conversation, seq).map(|(message, _)| message)
+}
+
+/// A sealed body and what it takes to open it.
+struct Seal<'a> {
+    /// The record before `nonce`.
+    before: &'a [u8],
+    key_id: &'a str,
+    nonce: [u8; NONCE_BYTES],
+    bytes: &'a [u8],
+    has_ext: bool,
+}
+
+fn read_message<'a>(
+    key: &[u8],
+    bytes: &'a [u8],
+    conversation: &ConversationId,
+    seq: Seq,
+) -> Result<(Message, Option<Seal<'a>>), Damaged> {
+    let (version, mut reader) = Reader::unseal_message(key, bytes)?;
+    let plain = version == VERSION;
     let (flags, head) = read_head(&mut reader)?;
     let sender = head.sender.map(UserId::new).transpose().map_err(|_| Damaged)?;
     let mentions = head.mentions.map(read_mentions).transpose()?;
@@ -261,15 +352,53 @@ pub fn decode_message(key: &[u8], bytes: &[u8], conversation: &ConversationId, s
         0 => MessageKind::Notification(CompactString::new(reader.text()?)),
         kind => MessageKind::Chat(MessageType::from_number(kind).ok_or(Damaged)?),
     };
-    let content = RawJson::from_validated(reader.text()?);
+    let content = if plain { RawJson::from_validated(reader.text()?) } else { RawJson::empty() };
     let recalled_by = reader.optional(flags & RECALLED, Reader::user)?;
     let reply_to = reader.optional(flags & REPLY_TO, |reader| Ok(MessageId(u128::from_be_bytes(reader.array()?))))?;
     let loss_time_ms = reader.optional(flags & LOSS_TIME, Reader::number)?;
-    let ext = reader.optional(flags & EXT, |reader| Ok(RawJson::from_validated(reader.text()?)))?;
+    let plain_ext = if plain { flags & EXT } else { 0 };
+    let ext = reader.optional(plain_ext, |reader| Ok(RawJson::from_validated(reader.text()?)))?;
+    let seal = if plain {
+        None
+    } else {
+        let key_id = reader.text()?;
+        let before = &bytes[..bytes.len() - CHECKSUM_BYTES - reader.bytes.len()];
+        let (nonce, count) = (reader.array()?, reader.number()?);
+        Some(Seal { before, key_id, nonce, bytes: reader.take(count)?, has_ext: flags & EXT != 0 })
+    };
     let extra = (flags & EXTRA != 0).then(|| Box::new(MessageExtra { mentions, reply_to, loss_time_ms, ext, recalled_by }));
-    let conversation = conversation.clone();
-    let created_at = head.created_at;
-    Ok(Message { conversation, seq, id, sender, origin, client_id, kind, content, created_at, extra })
+    let (conversation, created_at) = (conversation.clone(), head.created_at);
+    Ok((Message { conversation, seq, id, sender, origin, client_id, kind, content, created_at, extra }, seal))
+}
+
+/// What a sealed body belongs to. No identifier holds a zero byte, so no two places read alike.
+fn associated(conversation: &ConversationId, key: &[u8], before: &[u8]) -> SmallVec<[u8; 256]> {
+    let mut bytes = SmallVec::from_slice(conversation.as_str().as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(key);
+    bytes.extend_from_slice(before);
+    bytes
+}
+
+/// A key that bodies were sealed with, and a proof of which one it was.
+#[derive(Debug)]
+pub struct UsedKey {
+    pub id: String,
+    pub nonce: [u8; NONCE_BYTES],
+    /// Nothing, sealed.
+    pub proof: Vec<u8>,
+}
+
+pub fn encode_used_key(id: &str, proof: &Sealed, key: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::new(VERSION, 64);
+    writer.text(id).bytes(&proof.nonce).number(proof.bytes.len() as u64).bytes(&proof.bytes);
+    writer.seal(key)
+}
+
+pub fn decode_used_key(key: &[u8], bytes: &[u8]) -> Result<UsedKey, Damaged> {
+    let mut reader = Reader::unseal(key, bytes)?;
+    let (id, nonce, count) = (reader.text()?.to_owned(), reader.array()?, reader.number()?);
+    Ok(UsedKey { id, nonce, proof: reader.take(count)?.to_vec() })
 }
 
 fn read_head<'a>(reader: &mut Reader<'a>) -> Result<(u64, MessageHead<'a>), Damaged> {
@@ -296,9 +425,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(capacity: usize) -> Writer {
+    fn new(version: u8, capacity: usize) -> Writer {
         let mut bytes = Vec::with_capacity(capacity);
-        bytes.push(VERSION);
+        bytes.push(version);
         Writer { bytes }
     }
 
@@ -339,14 +468,14 @@ impl Writer {
 
 /// Any bytes as a record with a right checksum.
 #[cfg(any(test, feature = "fuzzing"))]
-pub fn sealed(bytes: &[u8], key: &[u8]) -> Vec<u8> {
-    let mut writer = Writer::new(bytes.len() + 4);
+pub fn sealed(version: u8, bytes: &[u8], key: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::new(version, bytes.len() + 4);
     writer.bytes(bytes);
     writer.seal(key)
 }
 
 /// Of the record and of the key it lies under, so that a record in a wrong place is found as well.
-fn checksum(key: &[u8], record: &[u8]) -> [u8; 4] {
+fn checksum(key: &[u8], record: &[u8]) -> [u8; CHECKSUM_BYTES] {
     (xxh3_64_with_seed(record, xxh3_64(key)) as u32).to_le_bytes()
 }
 
@@ -356,14 +485,25 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn unseal(key: &[u8], bytes: &'a [u8]) -> Result<Reader<'a>, Damaged> {
-        let (record, sum) = bytes.split_last_chunk::<4>().ok_or(Damaged)?;
+        match Reader::open(key, bytes)? {
+            (VERSION, reader) => Ok(reader),
+            _ => Err(Damaged),
+        }
+    }
+
+    /// With the version.
+    fn unseal_message(key: &[u8], bytes: &'a [u8]) -> Result<(u8, Reader<'a>), Damaged> {
+        Reader::open(key, bytes)
+            .and_then(|opened| if opened.0 == VERSION || opened.0 == SEALED { Ok(opened) } else { Err(Damaged) })
+    }
+
+    fn open(key: &[u8], bytes: &'a [u8]) -> Result<(u8, Reader<'a>), Damaged> {
+        let (record, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(Damaged)?;
         if checksum(key, record) != *sum {
             return Err(Damaged);
         }
-        match record.split_first() {
-            Some((&VERSION, bytes)) => Ok(Reader { bytes }),
-            _ => Err(Damaged),
-        }
+        let (&version, bytes) = record.split_first().ok_or(Damaged)?;
+        Ok((version, Reader { bytes }))
     }
 
     fn number(&mut self) -> Result<u64, Damaged> {
@@ -406,8 +546,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Version of every record.
-const VERSION: u8 = 1;
+/// Version of every record but those of sealed messages.
+pub const VERSION: u8 = 1;
+/// Version of a message with a sealed body.
+pub const SEALED: u8 = 2;
+const CHECKSUM_BYTES: usize = 4;
 
 const SENDER: u64 = 1;
 const CLIENT_ID: u64 = 2;
@@ -419,100 +562,4 @@ const LOSS_TIME: u64 = 64;
 const EXT: u64 = 128;
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::store::conformance::{message, private, user};
-
-    /// As many shapes of a message as the record has.
-    fn any_message() -> impl Strategy<Value = Message> {
-        let extra = (any::<Option<u8>>(), any::<Option<u128>>(), any::<Option<u64>>(), any::<Option<String>>(), any::<bool>());
-        (any::<u128>(), any::<u64>(), any::<bool>(), any::<Option<u16>>(), 0_u64..8, ".*", proptest::option::of(extra)).prop_map(
-            |(id, at, sent, client_id, kind, content, extra)| {
-                let client_id = client_id.map(|id| id.to_string());
-                let mut message = message(&private("a", "b"), sent.then_some("a"), client_id.as_deref(), at);
-                message.id = MessageId(id);
-                message.kind = MessageType::from_number(kind).map_or(MessageKind::Notification("kind".into()), MessageKind::Chat);
-                message.content = RawJson::string(&content);
-                message.extra = extra.map(|(mentions, reply_to, loss_time_ms, ext, recalled)| {
-                    let users = |count: u8| Mentions::Users((1..count).map(|number| user(&number.to_string())).collect());
-                    let mentions = mentions.map(|count| if count == 0 { Mentions::All } else { users(count) });
-                    let ext = ext.map(|ext| RawJson::string(&ext));
-                    let reply_to = reply_to.map(MessageId);
-                    Box::new(MessageExtra { mentions, reply_to, loss_time_ms, ext, recalled_by: recalled.then(|| user("r")) })
-                });
-                message
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn a_message_comes_back(message in any_message()) {
-            let bytes = encode_message(&message, b"key");
-            prop_assert_eq!(decode_message(b"key", &bytes, &message.conversation, message.seq), Ok(message.clone()));
-            let head = decode_head(b"key", &bytes).unwrap();
-            prop_assert_eq!((head.sender, head.created_at), (message.sender.as_ref().map(UserId::as_str), message.created_at));
-            prop_assert_eq!(head.recalled, message.recalled_by().is_some());
-            let mentioned = match message.extra.as_ref().and_then(|extra| extra.mentions.as_ref()) {
-                Some(Mentions::All) => true,
-                Some(Mentions::Users(users)) => users.contains(&user("7")),
-                None => false,
-            };
-            prop_assert_eq!(head.mentions("7"), mentioned);
-        }
-
-        #[test]
-        fn a_flipped_bit_is_found(message in any_message(), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
-            let mut bytes = encode_message(&message, b"key");
-            let at = at.index(bytes.len());
-            bytes[at] ^= 1_u8 << bit;
-            prop_assert_eq!(decode_message(b"key", &bytes, &message.conversation, message.seq), Err(Damaged));
-            prop_assert!(decode_head(b"key", &bytes).is_err());
-        }
-
-        #[test]
-        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), sealed in any::<bool>()) {
-            // With a right checksum, so that the fields are reached as well.
-            let mut writer = Writer::new(0);
-            writer.bytes(&bytes);
-            let bytes = if sealed { writer.seal(b"key") } else { bytes };
-            let _ = decode_message(b"key", &bytes, &private("a", "b"), Seq(1));
-            let _ = decode_head(b"key", &bytes).map(|head| head.mentions("a"));
-            let _ = ConversationRecord::decode(b"key", &bytes);
-            let _ = RowRecord::decode(b"key", &bytes);
-            let _ = FirstUse::decode(b"key", &bytes);
-            let _ = GroupRecord::decode(b"key", &bytes);
-            let _ = decode_member(b"key", &bytes);
-            let _ = decode_numbers::<3>(b"key", &bytes);
-            let _ = decode_conversation_id(b"key", &bytes);
-        }
-
-        #[test]
-        fn rows_come_back(number: u64, start: u64, read: u64, delivered in prop::collection::vec(any::<(u64, u64)>(), 0..5)) {
-            let delivered = delivered.into_iter().map(|(device, seq)| (device, Seq(seq))).collect();
-            let row = RowRecord { number, start_seq: Seq(start), read_seq: Seq(read), delivered };
-            prop_assert_eq!(RowRecord::decode(b"k", &row.encode(b"k")), Ok(row.clone()));
-            prop_assert_eq!(RowRecord::decode(b"other", &row.encode(b"k")), Err(Damaged), "not under another key");
-        }
-    }
-
-    #[test]
-    fn a_count_beyond_the_bytes_ends_with_them() {
-        let mut mentions = Writer { bytes: Vec::new() };
-        mentions.number(u64::MAX).text("a");
-        let head = MessageHead { created_at: Millis(0), sender: None, recalled: false, mentions: Some(&mentions.bytes) };
-        assert!(head.mentions("a") && !head.mentions("b"));
-    }
-
-    #[test]
-    fn the_format_stays() {
-        // Written by version 1: whatever changes, this is to be read.
-        let bytes = encode_message(&message(&private("a", "b"), Some("a"), Some("x"), 1_000), b"key");
-        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(text, FIRST_FORMAT);
-    }
-
-    const FIRST_FORMAT: &str = "0103e80701610000000000000000000000000000000007017801072268656c6c6f2200b9c915";
-}
+mod tests;

@@ -7,6 +7,8 @@ use fjall::{Iter, OwnedWriteBatch, Slice};
 
 use super::cache::Recent;
 use super::codec::{ConversationRecord, RowRecord, decode_head};
+use super::heads::Heads;
+use super::keyring::Keyring;
 use super::keys;
 use super::tables::{Look, Space, Tables, Trouble};
 use crate::types::record::Message;
@@ -28,6 +30,8 @@ pub struct Ledger {
     /// None: known not to exist.
     rows: Recent<Slice, Option<RowRecord>>,
     pending: [BTreeMap<Slice, Option<Slice>>; Space::ALL.len()],
+    /// Where logs end once this batch is committed.
+    heads: Vec<(u64, Seq)>,
     undo: Vec<Undo>,
     /// The number of the next new conversation.
     next_number: u64,
@@ -40,6 +44,7 @@ enum Undo {
     Pending(Space, Slice, Option<Option<Slice>>),
     Conversation(ConversationId, Option<Conversation>),
     Row(Slice, Option<Option<RowRecord>>),
+    Head,
 }
 
 impl Ledger {
@@ -54,6 +59,7 @@ impl Ledger {
             conversations: Recent::new(CONVERSATIONS_MAX),
             rows: Recent::new(ROWS_MAX),
             pending: Default::default(),
+            heads: Vec::new(),
             undo: Vec::new(),
             next_number: last + 1,
             seed,
@@ -83,12 +89,26 @@ impl Ledger {
                     self.rows.put(&key, row);
                 }
                 Undo::Row(key, None) => self.rows.remove(&key),
+                Undo::Head => {
+                    self.heads.pop();
+                }
             }
         }
     }
 
     pub fn is_empty(&self) -> bool {
         self.pending.iter().all(BTreeMap::is_empty)
+    }
+
+    /// Entries of a table that the batch removes.
+    pub fn removed(&self, space: Space) -> u64 {
+        self.pending[space as usize].values().filter(|value| value.is_none()).count() as u64
+    }
+
+    /// About how much the batch writes.
+    pub fn bytes(&self) -> usize {
+        let weight = |(key, value): (&Slice, &Option<Slice>)| key.len() + value.as_ref().map_or(0, |value| value.len());
+        self.pending.iter().flatten().map(weight).sum()
     }
 
     /// Moves the batch into one of the database.
@@ -104,6 +124,11 @@ impl Ledger {
         }
         self.conversations.trim();
         self.rows.trim();
+    }
+
+    /// Tells readers where logs end, once what was poured last is committed.
+    pub fn publish(&mut self, heads: &Heads) {
+        self.heads.drain(..).for_each(|(number, head)| heads.moved(number, head));
     }
 
     /// Retention has moved the beginning of a log.
@@ -201,9 +226,11 @@ impl Draft<'_> {
     /// Puts a message with its `seq` at the end of its log.
     pub fn push(&mut self, mut conversation: Conversation, message: &Message) {
         let key = keys::message(conversation.record.number, message.seq);
-        let value = super::codec::encode_message(message, &key);
+        let value = super::codec::encode_message(message, &key, self.tables.keyring());
         self.put(Space::Messages, key, value);
         conversation.head = message.seq;
+        self.ledger.heads.push((conversation.record.number, message.seq));
+        self.ledger.undo.push(Undo::Head);
         if message.created_at < conversation.newest {
             let record = &mut conversation.record;
             record.slack_ms = record.slack_ms.max(conversation.newest.0 - message.created_at.0);
@@ -270,6 +297,10 @@ impl Look for Draft<'_> {
 
     fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter {
         self.tables.range(space, from, to)
+    }
+
+    fn keyring(&self) -> &Keyring {
+        self.tables.keyring()
     }
 }
 

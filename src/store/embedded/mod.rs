@@ -5,18 +5,26 @@
 //! from what is on disk, without the commit that failed. Reads go on meanwhile. The backend lives on the writer's thread, its
 //! [`ReadSide`] on the readers'.
 
+mod acknowledged;
 mod cache;
 pub(crate) mod codec;
+mod contacts;
 mod draft;
+mod files;
+mod heads;
 pub(crate) mod journal;
+pub(crate) mod keyring;
 mod keys;
 mod lists;
 mod open;
 mod prune;
 mod read;
+mod rewrite;
 mod tables;
 mod write;
 
+#[cfg(test)]
+mod sealing_tests;
 #[cfg(test)]
 mod tests;
 
@@ -26,17 +34,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use fjall::PersistMode;
+use fjall::{PersistMode, Slice};
 
 use super::backend::{Backend, Outcome, ReadSide};
-use crate::types::Millis;
 use crate::types::storage::{Answer, Read, StoreFault, Write};
+use crate::types::{Millis, UserId};
 
+use acknowledged::Acknowledged;
 use draft::Ledger;
 use journal::{Keep, MARK, Mark};
+use keyring::Keyring;
 use open::Folder;
+use prune::Sweep;
+use rewrite::Rewriter;
 use tables::{Look, Space, Tables, Trouble, Tuning};
 
+pub use keyring::{KeyFileFault, new_key_line};
 pub use open::StoreOpenFault;
 
 /// How to keep things on disk.
@@ -49,6 +62,8 @@ pub struct EmbeddedSettings {
     pub cache_bytes: u64,
     /// Memory about which what was written goes from memory to tables. A burst may take some times as much.
     pub write_buffer_bytes: u64,
+    /// Keys that bodies are sealed with; None: bodies are kept as they are.
+    pub encryption_key_file: Option<PathBuf>,
 }
 
 impl EmbeddedSettings {
@@ -58,6 +73,7 @@ impl EmbeddedSettings {
             durability: Durability::Commit,
             cache_bytes: CACHE_BYTES,
             write_buffer_bytes: WRITE_BUFFER_BYTES,
+            encryption_key_file: None,
         }
     }
 }
@@ -74,6 +90,7 @@ pub enum Durability {
 /// The store on disk.
 pub struct EmbeddedBackend {
     settings: EmbeddedSettings,
+    keyring: Arc<Keyring>,
     shared: Arc<Shared>,
     ledger: Ledger,
     /// What [`Tables::open`] drops first uses by.
@@ -81,9 +98,12 @@ pub struct EmbeddedBackend {
     /// The last commit that was applied, and the last that is on disk.
     number: u64,
     synced: u64,
+    acknowledged: Acknowledged,
     failed: Option<Failed>,
-    /// The conversation at which pruning goes on.
-    prune_at: u64,
+    /// First uses from before no longer count, whatever a write says; None until that was said.
+    first_uses_before: Option<Millis>,
+    sweep: Sweep,
+    rewriter: Rewriter,
     /// Makes the next commit fail as if the disk had.
     #[cfg(test)]
     sync_fails: bool,
@@ -123,24 +143,37 @@ impl EmbeddedBackend {
     /// Opens the store, which may be empty, and recovers what was acknowledged before the last end, however that came.
     ///
     /// # Errors
-    /// When the folder cannot be used, another process has it, a newer version wrote it, or its files are damaged.
+    /// When the folder cannot be used, another process has it, a newer version wrote it, its files are damaged, or its keys are
+    /// not at hand.
     pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedBackend, StoreOpenFault> {
+        let keyring = Arc::new(settings.encryption_key_file.as_deref().map(Keyring::load).transpose()?.unwrap_or_default());
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
-        let (tables, mark) = open_tables(&folder, &settings, &first_uses_since, Keep::All)?;
+        let acknowledged = folder.acknowledged()?;
+        let known = acknowledged.commit();
+        let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All { acknowledged: known })?;
+        folder.sync()?;
+        if mark.number < known {
+            return Err(StoreOpenFault::Journal { fault: journal::ends_early(&folder.database(), mark.number, known) });
+        }
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
         let seed = seed(&tables).map_err(trouble)?;
+        know_users(&tables).map_err(trouble)?;
         let ledger = Ledger::load(&tables, seed).map_err(trouble)?;
         let shared = Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) };
         Ok(EmbeddedBackend {
             settings,
+            keyring,
             shared: Arc::new(shared),
             ledger,
             first_uses_since,
             number: mark.number,
             synced: mark.number,
+            acknowledged,
             failed: None,
-            prune_at: 0,
+            first_uses_before: None,
+            sweep: Sweep::default(),
+            rewriter: Rewriter::new(),
             #[cfg(test)]
             sync_fails: false,
             folder,
@@ -159,6 +192,7 @@ impl EmbeddedBackend {
         let mode = if self.sync_fails { PersistMode::Buffer } else { mode };
         tables.wait_for_room(self.settings.write_buffer_bytes);
         let mut batch = tables.database().batch().durability(Some(mode));
+        self.rewriter.written(self.ledger.bytes(), |space| self.ledger.removed(space));
         self.ledger.pour(tables, &mut batch);
         let mark = Mark { number: self.number + 1, synced: self.synced };
         batch.insert(tables.keyspace(Space::Meta), MARK, mark.encode());
@@ -167,11 +201,43 @@ impl EmbeddedBackend {
         if std::mem::take(&mut self.sync_fails) {
             return Err("injected".to_owned());
         }
+        self.ledger.publish(tables.heads());
         self.number = mark.number;
         if durability == Durability::Commit {
             self.synced = mark.number;
         }
         Ok(())
+    }
+
+    /// Removes what `sweep` finds, as one commit.
+    fn forget(
+        &mut self,
+        sweep: impl FnOnce(&mut Sweep, &mut Ledger, &Tables) -> Result<usize, Trouble>,
+    ) -> Result<usize, StoreFault> {
+        self.recover()?;
+        let swept = {
+            let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+            let tables = tables.as_ref().expect("a store that has not failed is open");
+            sweep(&mut self.sweep, &mut self.ledger, tables)
+        };
+        // What was found before a trouble goes all the same.
+        if !self.ledger.is_empty() {
+            self.flush(self.settings.durability).map_err(|reason| self.fail(reason))?;
+        }
+        swept.map_err(unavailable)
+    }
+
+    /// Has the database remove files that a rewriting has made useless: it does so when it moves something to a table, beyond
+    /// which there is nothing old.
+    fn let_go(&mut self) {
+        if let Err(reason) = self.flush(self.settings.durability) {
+            self.fail(reason);
+            return;
+        }
+        if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
+            // It happens with the next table that memory fills, if not now.
+            let _ = tables.keyspace(Space::Meta).rotate_memtable();
+        }
     }
 
     fn fail(&mut self, reason: String) -> StoreFault {
@@ -207,11 +273,12 @@ impl EmbeddedBackend {
             Durability::Commit => self.synced,
             Durability::Memory => self.number,
         };
+        self.rewriter.stop();
         let mut open = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
         drop(open.take());
         let keep = Keep::UpTo(acknowledged);
-        let (tables, mark) =
-            open_tables(&self.folder, &self.settings, &self.first_uses_since, keep).map_err(|fault| fault.to_string())?;
+        let opened = open_tables(&self.folder, &self.settings, &self.keyring, &self.first_uses_since, keep);
+        let (tables, mark) = opened.map_err(|fault| fault.to_string())?;
         if mark.number < acknowledged {
             return Err(format!("the disk has lost what was acknowledged: commit {} of {acknowledged}", mark.number));
         }
@@ -226,15 +293,18 @@ impl EmbeddedBackend {
 fn open_tables(
     folder: &Folder,
     settings: &EmbeddedSettings,
+    keyring: &Arc<Keyring>,
     first_uses_since: &Arc<AtomicU64>,
     keep: Keep,
 ) -> Result<(Tables, Mark), StoreOpenFault> {
     let path = folder.database();
+    files::check_lists(&path).map_err(|fault| StoreOpenFault::File { fault })?;
     let cut = journal::mend(&path, keep).map_err(|fault| StoreOpenFault::Journal { fault })?;
     if cut > 0 {
         tracing::warn!(bytes = cut, "cut an unfinished commit from the journal; it had not been acknowledged");
     }
-    let tuning = Tuning { cache_bytes: settings.cache_bytes, write_buffer_bytes: settings.write_buffer_bytes };
+    let EmbeddedSettings { cache_bytes, write_buffer_bytes, .. } = *settings;
+    let tuning = Tuning { cache_bytes, write_buffer_bytes, keyring: keyring.clone() };
     let open = || -> Result<(Tables, Mark), Trouble> {
         let tables = Tables::open(&path, &tuning, first_uses_since)?;
         tables.database().persist(PersistMode::SyncAll)?;
@@ -244,10 +314,15 @@ fn open_tables(
         };
         Ok((tables, mark))
     };
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble)),
-        Err(_) => Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
-    }
+    let fault = match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(Ok(opened)) => {
+            keyring.admit(&opened.0, &settings.path)?;
+            return Ok(opened);
+        }
+        Ok(Err(trouble)) => StoreOpenFault::trouble(&path, &trouble),
+        Err(_) => StoreOpenFault::Database { path: path.clone(), reason: "its files are damaged".to_owned() },
+    };
+    Err(files::find_damaged(&path).map_or(fault, |fault| StoreOpenFault::File { fault }))
 }
 
 /// Of the hashes that name first uses: chosen once, kept with the data.
@@ -262,6 +337,33 @@ fn seed(tables: &Tables) -> Result<u64, Trouble> {
     tables.keyspace(Space::Meta).insert(SEED, codec::encode_numbers([seed], SEED))?;
     tables.database().persist(PersistMode::SyncAll)?;
     Ok(seed)
+}
+
+/// Lists the users of a folder that was made before they were listed; once.
+fn know_users(tables: &Tables) -> Result<(), Trouble> {
+    if tables.get(Space::Meta, USERS)?.is_some() {
+        return Ok(());
+    }
+    let listed = tables.keyspace(Space::Users);
+    let ids = [
+        (Space::Rows, Slice::from(b""), false),
+        (Space::Devices, keys::tag(b'd'), true),
+        (Space::LastSeen, keys::tag(b'l'), true),
+    ];
+    for (space, prefix, tagged) in ids {
+        let mut last = None;
+        for guard in tables.prefix(space, prefix) {
+            let key = guard.key()?;
+            let Some(user) = keys::first_id(&key, tagged).and_then(|id| UserId::new(id).ok()) else { continue };
+            if last.as_ref() != Some(&user) {
+                listed.insert(keys::user(&user), b"")?;
+                last = Some(user);
+            }
+        }
+    }
+    tables.keyspace(Space::Meta).insert(USERS, codec::encode_numbers([1], USERS))?;
+    tables.database().persist(PersistMode::SyncAll)?;
+    Ok(())
 }
 
 /// The database may meet a damaged table with a panic; that is to end one answer, not the thread.
@@ -288,9 +390,10 @@ impl Backend for EmbeddedBackend {
         {
             let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
             let tables = tables.as_ref().expect("a store that has not failed is open");
-            for write in writes.drain(..) {
-                if let Write::Append(append) = &write {
-                    self.first_uses_since.fetch_max(append.dedupe_since.0, Ordering::Relaxed);
+            for mut write in writes.drain(..) {
+                if let (Write::Append(append), Some(before)) = (&mut write, self.first_uses_before) {
+                    // A wall clock that has leapt ahead makes no repeat a new message.
+                    append.dedupe_since = append.dedupe_since.min(before);
                 }
                 let outcome = guarded(|| self.ledger.draft(tables).write(write));
                 if outcome.is_err() {
@@ -317,16 +420,30 @@ impl Backend for EmbeddedBackend {
     }
 
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
-        self.recover()?;
-        let pruned = self.draft_prune(before, messages_max).map_err(unavailable)?;
-        if !self.ledger.is_empty() {
-            self.flush(self.settings.durability).map_err(|reason| self.fail(reason))?;
-        }
-        Ok(pruned)
+        self.forget(|sweep, ledger, tables| sweep.messages(ledger, tables, before, messages_max))
+    }
+
+    fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+        self.first_uses_before = Some(first_uses_before);
+        self.first_uses_since.store(first_uses_before.0, Ordering::Relaxed);
+        self.forget(|sweep, ledger, tables| {
+            let expired = sweep.first_uses(ledger, tables, first_uses_before, entries_max)?;
+            Ok(expired + sweep.hidden(ledger, tables, entries_max)?)
+        })
     }
 
     fn tend(&mut self) {
-        if self.recover().is_err() || self.number == self.synced {
+        if self.recover().is_err() {
+            return;
+        }
+        if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
+            self.rewriter.tend(tables, self.settings.write_buffer_bytes);
+        }
+        if self.rewriter.has_ended() {
+            self.let_go();
+        }
+        self.acknowledged.raise(self.synced);
+        if self.number == self.synced {
             return;
         }
         let persisted = match &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
@@ -350,6 +467,8 @@ impl Drop for EmbeddedBackend {
         {
             tracing::error!(%reason, "the store could not write its last mark");
         }
+        self.rewriter.stop();
+        self.acknowledged.raise(self.synced);
         // Readers may live on; the folder is to be free.
         "the store has ended".clone_into(&mut self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner));
         drop(self.shared.tables.write().unwrap_or_else(PoisonError::into_inner).take());
@@ -357,6 +476,8 @@ impl Drop for EmbeddedBackend {
 }
 
 const SEED: &[u8] = b"m\x01seed";
+/// Present when all users are listed.
+const USERS: &[u8] = b"m\x01users";
 const CACHE_BYTES: u64 = 32 << 20;
 const WRITE_BUFFER_BYTES: u64 = 32 << 20;
 /// How often a failed database is tried again.

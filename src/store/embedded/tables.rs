@@ -9,8 +9,10 @@ use std::time::Duration;
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
 use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
 
-use super::codec::{self, ConversationRecord, Damaged, FirstUse};
-use super::keys;
+use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
+use super::heads::Heads;
+use super::keyring::{Keyring, NoKey};
+use super::{keys, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
 /// What is kept; `keys` says under which keys.
@@ -26,11 +28,13 @@ pub enum Space {
     Hidden,
     Groups,
     LastSeen,
+    Users,
+    Notes,
     Meta,
 }
 
 impl Space {
-    pub const ALL: [Space; 11] = [
+    pub const ALL: [Space; 13] = [
         Space::Messages,
         Space::Conversations,
         Space::Numbers,
@@ -41,6 +45,8 @@ impl Space {
         Space::Hidden,
         Space::Groups,
         Space::LastSeen,
+        Space::Users,
+        Space::Notes,
         Space::Meta,
     ];
 
@@ -57,6 +63,8 @@ impl Space {
             Space::Hidden => "hidden messages",
             Space::Groups => "groups",
             Space::LastSeen => "last seen",
+            Space::Users => "users",
+            Space::Notes => "notes",
             Space::Meta => "meta",
         }
     }
@@ -112,14 +120,39 @@ impl Table {
 pub enum Trouble {
     #[error("damaged record in table {table}, {place}: restore it from a backup")]
     Damaged { table: &'static str, place: String },
+    #[error("{place} is sealed with key {id}, which {file} does not hold: put that key back into store.encryption_key_file")]
+    NoKey { id: String, file: String, place: String },
     #[error("cannot read the database: {0}")]
     Engine(#[from] fjall::Error),
 }
 
 impl Trouble {
+    /// What is on disk is not what was written: asking again does not help.
+    pub fn is_damage(&self) -> bool {
+        let mut cause: Option<&dyn std::error::Error> = Some(self);
+        while let Some(error) = cause {
+            if error.is::<std::io::Error>() {
+                return false;
+            }
+            cause = error.source();
+        }
+        true
+    }
+
     /// Says where a damaged record lies.
     pub fn at(space: Space, place: impl Into<String>) -> impl FnOnce(Damaged) -> Trouble {
         move |Damaged| Trouble::Damaged { table: space.name(), place: place.into() }
+    }
+
+    /// Says which message cannot be read.
+    pub fn message(place: impl Into<String>) -> impl FnOnce(Unreadable) -> Trouble {
+        move |unreadable| match unreadable {
+            Unreadable::Damaged => Trouble::at(Space::Messages, place)(Damaged),
+            Unreadable::NoKey(NoKey { id, file }) => {
+                let file = file.map_or_else(|| "no key file".to_owned(), |file| file.display().to_string());
+                Trouble::NoKey { id, file, place: place.into() }
+            }
+        }
     }
 }
 
@@ -128,12 +161,15 @@ impl Trouble {
 pub struct Tuning {
     pub cache_bytes: u64,
     pub write_buffer_bytes: u64,
+    pub keyring: Arc<Keyring>,
 }
 
 /// The open database.
 pub struct Tables {
     database: Database,
+    keyring: Arc<Keyring>,
     keyspaces: [Keyspace; Table::ALL.len()],
+    heads: Heads,
 }
 
 impl Tables {
@@ -147,18 +183,24 @@ impl Tables {
             .worker_threads(1)
             .max_journaling_size(JOURNALS_BYTES_MAX)
             .with_compaction_filter_factories(Arc::new(move |name| {
-                let factory: Arc<dyn Factory> = Arc::new(Expiry { since: since.clone() });
-                (name == Table::FirstUses.name()).then_some(factory)
+                let since = (name == Table::FirstUses.name()).then(|| since.clone());
+                let factory: Arc<dyn Factory> = Arc::new(Expiry { since });
+                Some(factory)
             }))
             .open()?;
         let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
         let keyspaces = Table::ALL.into_iter().map(open).collect::<fjall::Result<Vec<_>>>()?;
         let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace for each table"));
-        Ok(Tables { database, keyspaces })
+        Ok(Tables { database, keyring: tuning.keyring.clone(), keyspaces, heads: Heads::new() })
     }
 
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// Where logs end, as far as it is remembered.
+    pub fn heads(&self) -> &Heads {
+        &self.heads
     }
 
     pub fn keyspace(&self, space: Space) -> &Keyspace {
@@ -187,6 +229,9 @@ pub trait Look {
 
     /// From `from` to before `to`, or to the end.
     fn range(&self, space: Space, from: Slice, to: Option<Slice>) -> Iter;
+
+    /// What bodies are sealed with.
+    fn keyring(&self) -> &Keyring;
 
     fn prefix(&self, space: Space, prefix: Slice) -> Iter {
         let end = keys::after_prefix(&prefix);
@@ -241,6 +286,31 @@ pub struct View<'a> {
     snapshot: Snapshot,
 }
 
+impl View<'_> {
+    /// Where a log ends; may be newer than this moment. None: it holds nothing.
+    pub fn head_now(&self, number: u64) -> Result<Option<Seq>, Trouble> {
+        if let Some(head) = self.tables.heads.known(number) {
+            return Ok(Some(head));
+        }
+        let head = self.last_message(number)?.map(|(seq, _, _)| seq);
+        head.into_iter().for_each(|head| self.tables.heads.found(number, head));
+        Ok(head)
+    }
+
+    /// The newest message at this moment. Where the end is remembered, that is one look-up.
+    pub fn newest_message(&self, number: u64) -> Result<Option<(Seq, Slice, Slice)>, Trouble> {
+        if let Some(head) = self.tables.heads.known(number) {
+            let key = keys::message(number, head);
+            if let Some(value) = self.get(Space::Messages, &key)? {
+                return Ok(Some((head, key, value)));
+            }
+        }
+        let newest = self.last_message(number)?;
+        newest.iter().for_each(|(seq, _, _)| self.tables.heads.found(number, *seq));
+        Ok(newest)
+    }
+}
+
 impl Look for View<'_> {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, Trouble> {
         Ok(self.snapshot.get(self.tables.keyspace(space), key)?)
@@ -252,6 +322,10 @@ impl Look for View<'_> {
             Some(to) => self.snapshot.range(keyspace, from..to),
             None => self.snapshot.range(keyspace, from..),
         }
+    }
+
+    fn keyring(&self) -> &Keyring {
+        &self.tables.keyring
     }
 }
 
@@ -267,12 +341,18 @@ impl Look for Tables {
             None => self.keyspace(space).range(from..),
         }
     }
+
+    fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
 }
 
-/// Drops first uses that no longer count, whenever their table is rewritten anyway.
+/// Drops first uses that no longer count, whenever their table is rewritten anyway, and ends a rewriting that is not wanted any
+/// more.
 #[derive(Clone)]
 struct Expiry {
-    since: Arc<AtomicU64>,
+    /// Of the table of first uses.
+    since: Option<Arc<AtomicU64>>,
 }
 
 impl Factory for Expiry {
@@ -287,7 +367,11 @@ impl Factory for Expiry {
 
 impl CompactionFilter for Expiry {
     fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
-        let since = Millis(self.since.load(Ordering::Relaxed));
+        if rewrite::is_stopped() {
+            return Err(fjall::LsmError::Io(std::io::ErrorKind::Interrupted.into()));
+        }
+        let Some(since) = &self.since else { return Ok(Verdict::Keep) };
+        let since = Millis(since.load(Ordering::Relaxed));
         // What is damaged stays: whoever needs it is to be told.
         match FirstUse::decode(item.key(), &item.value()?) {
             Ok(first) if first.created_at < since => Ok(Verdict::Remove),

@@ -7,6 +7,7 @@ mod handshake;
 mod keys;
 mod load;
 mod logs;
+mod rest;
 mod rights;
 mod table;
 mod tokens;
