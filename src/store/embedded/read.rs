@@ -82,7 +82,9 @@ impl View<'_> {
             let Some(record) = self.conversation_record(&row.conversation)? else { continue };
             // Of what is this far behind, all that is earlier is older, too.
             let since = Millis(since.0.saturating_sub(record.slack_ms));
-            let first = self.partition(&record, &row.conversation, (record.first_kept, row.head), |at| at < since)?;
+            // Only what is there at this moment can be looked at; the row's end may be newer.
+            let bounds = (record.first_kept, self.head(&record)?);
+            let first = self.partition(&record, &row.conversation, bounds, |at| at < since)?;
             row.recent_from = Some(first.previous());
         }
         Ok(())

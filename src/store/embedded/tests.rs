@@ -410,6 +410,31 @@ fn readers_never_see_an_end_before_what_was_acknowledged() {
 }
 
 #[test]
+fn an_end_newer_than_the_view_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open(folder.path());
+    let conversation = private("a", "b");
+    fill(&mut backend, &conversation, 1, 5);
+    let shared = backend.shared.clone();
+    let tables = shared.tables.read().unwrap();
+    let view = tables.as_ref().unwrap().view();
+    fill(&mut backend, &conversation, 6, 9);
+    let user = user("b");
+    let reads = [
+        Read::User { user: user.clone(), device: device("new"), recent_since: Some(Millis(0)) },
+        Read::Summaries { user: user.clone(), limit: 10, cursor: None },
+        Read::Unread { user: user.clone() },
+        Read::Search { user, query: "message".to_owned(), conversation: None, limit: 10, cursor: None },
+        Read::Range(range(&conversation)),
+    ];
+    for read in reads {
+        let answer = view.read(&read);
+        assert!(answer.is_ok(), "{read:?}: {answer:?}");
+    }
+    assert!(matches!(view.read(&Read::Head { conversation }), Ok(Answer::Head(Seq(9)))));
+}
+
+#[test]
 fn memory_durability_reaches_the_disk_when_tended() {
     let folder = tempfile::tempdir().unwrap();
     let mut backend = open_with(folder.path(), Durability::Memory).unwrap();
