@@ -10,6 +10,7 @@ mod ledger;
 pub mod node;
 mod oracle;
 mod orders;
+mod pass;
 mod people;
 #[cfg(any(test, feature = "planted-faults"))]
 pub mod prove;

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::ledger::Ledger;
-use super::node::{EPOCH_MS, Node};
+use super::node::Node;
 use super::oracle;
+use super::pass::Pass;
 use super::socket::{Heard, LineId, Server};
 use crate::types::{CloseCode, ConversationId, ConversationKind};
 
@@ -59,36 +60,6 @@ pub(super) struct Erasure {
     pub hidden: bool,
     /// Connections from this one on were opened after its ack.
     pub from_line: usize,
-}
-
-/// The token that a connection lives by.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Pass {
-    /// How often its user's tokens had been revoked before it was issued.
-    pub generation: u64,
-    /// Wall milliseconds at which it runs out.
-    until_ms: u64,
-    /// When it was shown, by the clock that is never set.
-    shown_ms: u64,
-    /// How long it was good then.
-    good_ms: u64,
-}
-
-impl Pass {
-    /// A token, and what is known of it. `good_ms`: how long by the present wall clock; None for ever.
-    fn new(node: &Node, user: &str, good_ms: Option<u64>) -> (String, Pass) {
-        let wall_ms = node.wall().0;
-        let until_ms = good_ms.map_or(EPOCH_MS + TOKEN_MS, |good_ms| wall_ms + good_ms);
-        let generation = node.generation(&oracle::user(user));
-        let pass = Pass { generation, until_ms, shown_ms: node.now_ms(), good_ms: until_ms - wall_ms };
-        (node.token(user, until_ms), pass)
-    }
-
-    /// It has run out, by the wall clock and by the other, and the grace is over since `slack_ms`.
-    pub fn is_over(&self, node: &Node, slack_ms: u64) -> bool {
-        let late_ms = GRACE_MS + slack_ms;
-        node.wall().0 > self.until_ms + late_ms && node.now_ms() > self.shown_ms + self.good_ms + late_ms
-    }
 }
 
 /// A connection as its device sees it.
@@ -395,7 +366,7 @@ impl Device {
     /// Who is sent away because of its token has had one that was revoked or not for ever.
     fn judge_close(&self, node: &Node, link: &Link, code: u16) {
         let revoked = node.generation(&oracle::user(&self.user)) > link.pass.generation;
-        let brief = link.asked.values().any(|asked| matches!(asked, Asked::Refresh(_))) || link.pass.good_ms < BRIEF_MS_MAX;
+        let brief = link.asked.values().any(|asked| matches!(asked, Asked::Refresh(_))) || link.pass.is_brief();
         assert!(code != CloseCode::TokenRevoked as u16 || revoked, "{} is told of a revocation that was none", self.name());
         assert!(code != CloseCode::TokenExpired as u16 || brief, "{} is told that its token has run out", self.name());
     }
@@ -575,9 +546,3 @@ pub(super) fn text(value: &Value) -> &str {
 
 /// Repeats of one entry on one connection while nothing is confirmed: two after the first time, and one that was under way.
 const REPEATS_MAX: u32 = 3;
-/// Most tokens outlive every run and every jump of its clock.
-const TOKEN_MS: u64 = 10_000 * 3_600_000;
-/// Tokens that are good for less may run out within a run.
-const BRIEF_MS_MAX: u64 = 1_000 * 3_600_000;
-/// What the server gives to those whose tokens have run out.
-pub(super) const GRACE_MS: u64 = 1_000;

@@ -85,8 +85,13 @@ impl Node {
         Arc::new(Settings { revocations, ..(*self.settings).clone() })
     }
 
-    /// A token that was not revoked yet and is good until the wall clock says `until_ms`.
-    pub fn token(&self, user: &str, until_ms: u64) -> String {
+    /// A token that was not revoked yet and is good for `ttl_ms` from the beginning of the run.
+    pub fn token(&self, user: &str, ttl_ms: u64) -> String {
+        self.token_until(user, EPOCH_MS + ttl_ms)
+    }
+
+    /// The same, good until the wall clock says `until_ms`.
+    pub fn token_until(&self, user: &str, until_ms: u64) -> String {
         let user = UserId::new(user).expect("the workload names users well");
         let issued_at = issued_at(self.generation(&user));
         issue(SECRET, &NewToken::for_user(user, until_ms - issued_at.0), issued_at)

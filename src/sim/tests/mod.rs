@@ -8,7 +8,7 @@ mod time;
 
 use serde_json::{Value, json};
 
-use super::node::{EPOCH_MS, Plan};
+use super::node::Plan;
 use super::{LineId, Node};
 use crate::engine::shard::Leftovers;
 use crate::types::ConversationId;
@@ -39,7 +39,7 @@ impl World {
     fn auth(&mut self, user: &str, device: &str, data: Value) -> LineId {
         let line = self.node.connect(self.connected % self.node.shards());
         self.connected += 1;
-        let mut auth = json!({"token": self.node.token(user, EPOCH_MS + 3_600_000_000), "device_id": device});
+        let mut auth = json!({"token": self.node.token(user, 3_600_000_000), "device_id": device});
         auth.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
         self.node.say(line, &json!({"type": "auth", "message_id": "auth", "data": auth}));
         line
