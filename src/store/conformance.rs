@@ -54,6 +54,8 @@ const PARTS: &[Part] = &[
     ("unread messages are counted per conversation", unread),
     ("search finds words of what may be read", search),
     ("search is paged, newest first", search_pages),
+    ("search reads every script", search_scripts),
+    ("search finds nothing that retention has removed", search_pruned),
 ];
 
 /// A backend and what makes it short to use.
@@ -894,6 +896,59 @@ fn search(mut probe: Probe) {
     probe.done(Write::Recall { conversation: one.clone(), seq: Seq(2), by: user("a") });
     assert_eq!(probe.found("a", "hello", None, 10), ["\"hello, world\""]);
     assert_eq!(probe.found("b", "hello", Some(&one), 10), ["\"Hello World\""]);
+}
+
+fn search_scripts(mut probe: Probe) {
+    let one = private("a", "b");
+    let said = [
+        "明天开会议吗？",
+        "发版 v2.3 release，请大家看",
+        "개발자 회의에서 만나요",
+        "これは東京タワーのテストです",
+        "Grüße aus der STRASSE",
+        "a+b (c) AND \"quoted\" OR -d *",
+        "ok 👍🏽",
+    ];
+    for (number, content) in said.iter().enumerate() {
+        probe.say(&one, "b", content, 1_000 + number as u64);
+    }
+    probe.say(&one, "b", "开会，议程", 2_000);
+    for (query, place) in [
+        ("会议", 0),
+        ("明天 会议", 0),
+        ("吗", 0),
+        ("发版 v2.3", 1),
+        ("发版V2.3 RELEASE", 1),
+        ("회의", 2),
+        ("東京タワー", 3),
+        ("ﾃｽﾄ", 3),
+        ("straße GRÜSSE", 4),
+        ("\"a+b\" c", 5),
+        ("OR and", 5),
+        ("👍", 6),
+    ] {
+        assert_eq!(probe.found("a", query, None, 10), [RawJson::string(said[place]).as_str()], "{query}");
+    }
+    for query in ["议会", "v2.4", "hell*", "*", "a OR z", "content:ok", "!?", "\u{0}"] {
+        assert!(probe.found("a", query, None, 10).is_empty(), "{query}");
+    }
+    let mut object = message(&one, Some("b"), None, 3_000);
+    let content = r#"{"title":"Q3 \u8ba1\u5212","rows":[["net",{"x":"gross"}],7]}"#;
+    object.content = RawJson::from_validated(content);
+    probe.append(object);
+    for (query, found) in [("计划", 1), ("q3 gross", 1), ("title", 0), ("7", 0)] {
+        assert_eq!(probe.found("a", query, None, 10).len(), found, "{query}");
+    }
+}
+
+fn search_pruned(mut probe: Probe) {
+    let one = private("a", "b");
+    for number in 0..30 {
+        probe.say(&one, "b", "needle", 1_000 + number);
+    }
+    assert_eq!(probe.found("a", "needle", None, 7).len(), 30);
+    assert_eq!(probe.backend.prune(Millis(1_010), 100), Ok(10));
+    assert_eq!(probe.found("a", "needle", None, 7).len(), 20);
 }
 
 fn search_pages(mut probe: Probe) {

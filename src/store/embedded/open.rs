@@ -103,6 +103,11 @@ impl Folder {
         self.path.join(DATABASE)
     }
 
+    /// Where the search index lies.
+    pub fn search(&self) -> PathBuf {
+        self.path.join(SEARCH)
+    }
+
     /// An error when the disk does not take what starting again needs.
     pub fn probe(&self) -> io::Result<()> {
         let path = self.path.join(PROBE);
@@ -163,5 +168,6 @@ const FORMAT_FRESH: &str = "corehub.format.new";
 const FORMAT_TEXT: &str = "corehub data format ";
 const FORMAT_NUMBER: u64 = 2;
 const DATABASE: &str = "store";
+const SEARCH: &str = "search";
 const PROBE: &str = "corehub.probe";
 const PROBE_BYTES: usize = 1 << 20;

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use fjall::Slice;
 
 use super::codec::{self, ConversationRecord, GroupRecord, RowRecord, device_hash};
+use super::find::Wanted;
 use super::keys;
+use super::search::Search;
 use super::tables::{Look, Space, Trouble, View};
 use crate::types::record::{Group, SharedMessage, UserConversation};
 use crate::types::storage::{Answer, GroupState, RangePage, RangeQuery, Read, UserState};
 use crate::types::{ConversationId, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
 
 impl View<'_> {
-    pub fn read(&self, read: &Read) -> Result<Answer, Trouble> {
+    /// `search` is the index, when there is one.
+    pub fn read(&self, read: &Read, search: Option<&Search>) -> Result<Answer, Trouble> {
         Ok(match read {
             Read::Head { conversation } => Answer::Head(self.head_of(conversation)?),
             Read::Group { group } => Answer::Group(self.group(group)?),
@@ -29,7 +32,8 @@ impl View<'_> {
             Read::Summaries { user, limit, cursor } => self.summaries(user, *limit, cursor.as_deref())?,
             Read::Unread { user } => self.unread(user)?,
             Read::Search { user, query, conversation, limit, cursor } => {
-                self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())?
+                let (only, cursor) = (conversation.as_ref(), cursor.as_deref());
+                self.find(&Wanted { user, query, only, limit: *limit, cursor }, search)?
             }
             Read::Users { after, limit } => Answer::Users(self.users(after.as_ref(), *limit)?),
             Read::UserCount => Answer::Count(self.prefix(Space::Users, keys::users()).count() as u64),

@@ -11,6 +11,7 @@ use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Sn
 
 use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
 use super::keyring::{Keyring, NoKey};
+use super::search::IndexFault;
 use super::{keys, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
@@ -30,10 +31,11 @@ pub enum Space {
     Users,
     Notes,
     Meta,
+    Changes,
 }
 
 impl Space {
-    pub const ALL: [Space; 13] = [
+    pub const ALL: [Space; 14] = [
         Space::Messages,
         Space::Conversations,
         Space::Numbers,
@@ -47,6 +49,7 @@ impl Space {
         Space::Users,
         Space::Notes,
         Space::Meta,
+        Space::Changes,
     ];
 
     /// What it is called in messages.
@@ -65,6 +68,7 @@ impl Space {
             Space::Users => "users",
             Space::Notes => "notes",
             Space::Meta => "meta",
+            Space::Changes => "changes",
         }
     }
 
@@ -75,6 +79,7 @@ impl Space {
             Space::Ids => Table::Ids,
             Space::FirstUses => Table::FirstUses,
             Space::Rows => Table::Rows,
+            Space::Changes => Table::Changes,
             _ => Table::State,
         }
     }
@@ -88,10 +93,11 @@ enum Table {
     FirstUses,
     Rows,
     State,
+    Changes,
 }
 
 impl Table {
-    const ALL: [Table; 5] = [Table::Messages, Table::Ids, Table::FirstUses, Table::Rows, Table::State];
+    const ALL: [Table; 6] = [Table::Messages, Table::Ids, Table::FirstUses, Table::Rows, Table::State, Table::Changes];
 
     /// Its name on disk, which never changes.
     fn name(self) -> &'static str {
@@ -101,6 +107,7 @@ impl Table {
             Table::FirstUses => "first_uses",
             Table::Rows => "rows",
             Table::State => "state",
+            Table::Changes => "changes",
         }
     }
 
@@ -123,6 +130,8 @@ pub enum Trouble {
     NoKey { id: String, file: String, place: String },
     #[error("cannot read the database: {0}")]
     Engine(#[from] fjall::Error),
+    #[error("cannot read the search index: {0}")]
+    Index(#[from] IndexFault),
 }
 
 impl Trouble {

@@ -4,7 +4,8 @@
 use super::MemoryBackend;
 use super::log::Log;
 use super::users::{Row, User};
-use crate::store::listing::{matches, parse_cursor, position};
+use crate::store::listing::{parse_cursor, position};
+use crate::store::text::Query;
 use crate::types::push::{ConversationSummary, UnreadEntry};
 use crate::types::record::{Mentions, SharedMessage};
 use crate::types::storage::Answer;
@@ -55,7 +56,7 @@ impl MemoryBackend {
         Answer::Unread(entries.collect())
     }
 
-    /// Every word of the query has to occur, in any case. Looks at everything the user may read: memory holds little.
+    /// Every word of the query has to occur. Looks at everything the user may read: memory holds little.
     pub(super) fn search(
         &self,
         user: &UserId,
@@ -65,7 +66,7 @@ impl MemoryBackend {
         cursor: Option<&str>,
     ) -> Answer {
         let Some(found) = self.users.user(user) else { return Answer::Found { messages: Vec::new(), next: None } };
-        let words: Vec<String> = query.split_whitespace().map(str::to_lowercase).collect();
+        let query = Query::new(query);
         let before = cursor.and_then(parse_cursor);
         let mut hits: Vec<SharedMessage> = Vec::new();
         for row in found.rows() {
@@ -77,7 +78,7 @@ impl MemoryBackend {
                 log.after(row.start_seq)
                     .filter(|message| !found.hides(row.log, message.seq) && message.recalled_by().is_none())
                     .filter(|message| before.as_ref().is_none_or(|(at, id)| position(message) < (*at, id.clone())))
-                    .filter(|message| matches(message, &words))
+                    .filter(|message| query.matches(message))
                     .cloned(),
             );
         }

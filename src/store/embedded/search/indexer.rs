@@ -1,0 +1,367 @@
+//! Owns the indexer's thread: it reads what commits have changed, puts it into the index, and reads all logs where an index has
+//! to be made anew. Its share of the processor is small, its work comes in small pieces, and its own commits are seconds apart.
+//!
+//! Never writes to the store and never makes its writer wait. Whatever fails here costs searches their speed, nothing else.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use fjall::Slice;
+
+use super::changes::{self, Change};
+use super::index::{Cursor, DAY_MS, Index, IndexFault, Rebuild};
+use super::{IndexSettings, Search};
+use crate::store::embedded::Shared;
+use crate::store::embedded::keys;
+use crate::store::embedded::tables::{Look, Space, Trouble, View};
+use crate::store::text;
+use crate::types::{ConversationId, Seq, UserId};
+
+/// Indexes until it is told to stop. A fault is logged and tried again.
+pub fn run(search: &Search, shared: &Arc<Shared>, settings: &IndexSettings) {
+    // Threads that the index starts from this one inherit it. When it is refused they share equally.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+    while !search.is_stopping() {
+        let session = || Session::open(search, shared, settings)?.run();
+        let halt = match catch_unwind(AssertUnwindSafe(session)) {
+            Ok(Ok(())) => break,
+            Ok(Err(halt)) => halt,
+            Err(_) => Halt::Damaged("the index could not be read".to_owned()),
+        };
+        search.close();
+        match halt {
+            Halt::Failed(reason) => tracing::warn!(%reason, "the search index waits: searches look through the log"),
+            Halt::Damaged(reason) => {
+                tracing::warn!(%reason, "the search index is damaged and made anew: searches look through the log meanwhile");
+                if let Err(error) = std::fs::remove_dir_all(&settings.folder) {
+                    tracing::warn!(%error, folder = %settings.folder.display(), "the damaged search index cannot be removed");
+                }
+            }
+        }
+        search.wait(RETRY_EVERY);
+    }
+    search.close();
+}
+
+/// Why a session ended before it was told to.
+enum Halt {
+    /// To be tried again with the same index.
+    Failed(String),
+    Damaged(String),
+}
+
+impl From<IndexFault> for Halt {
+    fn from(fault: IndexFault) -> Halt {
+        Halt::Failed(fault.0)
+    }
+}
+
+impl From<Trouble> for Halt {
+    fn from(trouble: Trouble) -> Halt {
+        Halt::Failed(trouble.to_string())
+    }
+}
+
+/// An open index and what it has taken since its last commit.
+struct Session<'a> {
+    search: &'a Search,
+    shared: &'a Shared,
+    commit_every: Duration,
+    index: Index,
+    cursor: Cursor,
+    /// [`Cursor::commit`] as it is on the index's disk.
+    durable: u64,
+    /// Since when something waits for a commit of the index, and since when a change of the store does.
+    waiting_since: Option<Instant>,
+    changed_since: Option<Instant>,
+    taken: usize,
+    /// Messages from the list, and the last of each conversation.
+    listed: u64,
+    last: HashMap<u64, Seq>,
+    /// Files whose checksum is still to be looked at.
+    unchecked: Vec<PathBuf>,
+    /// As whose every message is decoded: terms do not depend on it.
+    nobody: ConversationId,
+}
+
+impl<'a> Session<'a> {
+    fn open(search: &'a Search, shared: &'a Shared, settings: &IndexSettings) -> Result<Session<'a>, Halt> {
+        let synced = search.synced.load(Ordering::Acquire);
+        let since = search.lists_since.load(Ordering::Acquire);
+        let open = || Index::open(&settings.folder, settings.how.memory_bytes);
+        let found = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(IndexFault("it cannot be read".to_owned())));
+        let fits = |cursor: &Cursor| cursor.store == settings.store && (since..=synced).contains(&cursor.commit);
+        let (index, cursor) = match found {
+            Ok(Some((index, cursor))) if fits(&cursor) => (index, cursor),
+            other => {
+                match &other {
+                    Ok(None) => tracing::info!(folder = %settings.folder.display(), "the search index is made"),
+                    Ok(Some(_)) => tracing::warn!("the search index does not fit the store and is made anew"),
+                    Err(fault) => tracing::warn!(%fault, "the search index is damaged and is made anew"),
+                }
+                // Before its folder goes.
+                drop(other);
+                let last = view(shared, |view| last_number(view))?;
+                let cursor = Cursor::fresh(settings.store, synced, last);
+                (Index::create(&settings.folder, settings.how.memory_bytes, &cursor)?, cursor)
+            }
+        };
+        let unchecked = index.files();
+        let nobody = ConversationId::system(&UserId::new("nobody").map_err(|_| Halt::Failed("no user".to_owned()))?);
+        let durable = cursor.commit;
+        let mut session = Session {
+            search,
+            shared,
+            commit_every: settings.how.commit_every,
+            index,
+            cursor,
+            durable,
+            waiting_since: None,
+            changed_since: None,
+            taken: 0,
+            listed: 0,
+            last: HashMap::new(),
+            unchecked,
+            nobody,
+        };
+        session.load_tail()?;
+        session.publish();
+        Ok(session)
+    }
+
+    fn run(mut self) -> Result<(), Halt> {
+        loop {
+            let damage = self.search.state().damage.take();
+            if let Some(reason) = damage {
+                return Err(Halt::Damaged(reason));
+            }
+            if self.search.is_stopping() {
+                return if self.waiting_since.is_some() { self.commit() } else { Ok(()) };
+            }
+            let begun = Instant::now();
+            let more = self.follow()?;
+            let rebuilding = self.rebuild()?;
+            self.prune()?;
+            if self.is_due() {
+                self.commit()?;
+            }
+            if !more && !self.search.has_tail() && self.search.state().lookup.is_some() {
+                self.commit()?;
+                self.load_tail()?;
+            }
+            let rest = match (rebuilding, more) {
+                (true, _) => begun.elapsed(),
+                (false, true) => begun.elapsed() / 8,
+                (false, false) => {
+                    self.check_one()?;
+                    IDLE.min(self.commit_every)
+                }
+            };
+            self.search.wait(rest);
+        }
+    }
+
+    /// Takes a piece of what the lists name; true when there is more.
+    fn follow(&mut self) -> Result<bool, Halt> {
+        let synced = self.search.synced.load(Ordering::Acquire);
+        if synced <= self.cursor.commit {
+            return Ok(false);
+        }
+        let shared = self.shared;
+        let (from, to) = (changes::key(self.cursor.commit + 1), changes::key(synced + 1));
+        view(shared, |view| {
+            let (mut changed, mut messages, mut reached) = (Vec::new(), 0, synced);
+            for guard in view.range(Space::Changes, from, Some(to)) {
+                let (key, bytes) = guard.into_inner().map_err(Trouble::from)?;
+                let commit = changes::commit_of(&key).unwrap_or(reached);
+                let list = changes::decode(&bytes).map_err(Trouble::at(Space::Changes, commit.to_string()))?;
+                messages += list.iter().map(Change::messages).sum::<u64>();
+                changed.extend(list);
+                if messages >= PIECE_MESSAGES {
+                    reached = commit;
+                    break;
+                }
+            }
+            changes::join(&mut changed);
+            for change in &changed {
+                self.take_change(view, change)?;
+            }
+            self.cursor.commit = reached;
+            Ok(reached < synced)
+        })
+    }
+
+    fn take_change(&mut self, view: &View<'_>, change: &Change) -> Result<(), Halt> {
+        let now = Instant::now();
+        self.waiting_since.get_or_insert(now);
+        self.changed_since.get_or_insert(now);
+        let Change { recalled, number, first, last } = *change;
+        if recalled {
+            for seq in first.0..=last.0 {
+                self.index.remove(number, Seq(seq))?;
+            }
+            self.taken += change.messages() as usize;
+            return Ok(());
+        }
+        if change.messages() <= LOOK_UPS_MAX {
+            for seq in (first.0..=last.0).map(Seq) {
+                let key = keys::message(number, seq);
+                if let Some(bytes) = view.get(Space::Messages, &key)? {
+                    self.take(view, number, seq, (&key, &bytes))?;
+                }
+            }
+        } else {
+            self.take_log(view, number, first, last, usize::MAX)?;
+        }
+        self.listed += change.messages();
+        let reached = self.last.entry(number).or_default();
+        *reached = last.max(*reached);
+        Ok(())
+    }
+
+    /// Takes up to `count` messages of a log; the `seq` to go on at, when that was not the end of it.
+    fn take_log(&mut self, view: &View<'_>, number: u64, first: Seq, last: Seq, count: usize) -> Result<Option<Seq>, Halt> {
+        for (taken, guard) in view.log(number, first, last).enumerate() {
+            let (key, bytes) = guard.into_inner().map_err(Trouble::from)?;
+            let seq = keys::seq_of(&key).unwrap_or(last);
+            if taken == count {
+                return Ok(Some(seq));
+            }
+            self.take(view, number, seq, (&key, &bytes))?;
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, view: &View<'_>, number: u64, seq: Seq, (key, bytes): (&Slice, &Slice)) -> Result<(), Halt> {
+        // What is damaged cannot be found; whoever reads it is told.
+        let Ok(message) = view.decode(key, bytes, &self.nobody, seq) else { return Ok(()) };
+        let terms = text::terms(&message);
+        if !terms.is_empty() {
+            self.index.add(number, seq, message.created_at, &terms)?;
+        }
+        self.taken += 1;
+        self.waiting_since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Reads a piece of the logs that were there before the index; true when it did.
+    fn rebuild(&mut self) -> Result<bool, Halt> {
+        let Some(Rebuild { mut number, mut seq, last }) = self.cursor.rebuild else { return Ok(false) };
+        let shared = self.shared;
+        view(shared, |view| {
+            let until = self.taken + PIECE_MESSAGES as usize;
+            for _ in 0..PIECE_CONVERSATIONS {
+                let left = until.saturating_sub(self.taken);
+                match self.take_log(view, number, Seq(seq), Seq(u64::MAX), left)? {
+                    Some(next) => {
+                        seq = next.0;
+                        break;
+                    }
+                    None => (number, seq) = (number + 1, 1),
+                }
+                if number > last {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        self.waiting_since.get_or_insert_with(Instant::now);
+        self.cursor.rebuild = (number <= last).then_some(Rebuild { number, seq, last });
+        if self.cursor.rebuild.is_none() {
+            self.commit()?;
+            tracing::info!("the search index has all messages");
+        }
+        Ok(true)
+    }
+
+    /// Lets go of the days that retention has removed.
+    fn prune(&mut self) -> Result<(), Halt> {
+        let days = self.search.pruned_before.load(Ordering::Relaxed) / DAY_MS;
+        if days > self.cursor.pruned_days {
+            self.index.remove_days_before(days)?;
+            self.cursor.pruned_days = days;
+            self.taken += 1;
+            self.waiting_since.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    fn is_due(&self) -> bool {
+        let waits = |since: Option<Instant>, most: Duration| since.is_some_and(|since| since.elapsed() >= most);
+        self.taken >= COMMIT_MESSAGES
+            || waits(self.changed_since, self.commit_every)
+            || waits(self.waiting_since, self.commit_every * REBUILD_COMMITS_LATER)
+            || self.cursor.commit - self.durable >= COMMIT_COMMITS
+    }
+
+    fn commit(&mut self) -> Result<(), Halt> {
+        self.index.commit(&self.cursor)?;
+        self.durable = self.cursor.commit;
+        (self.waiting_since, self.changed_since, self.taken) = (None, None, 0);
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let indexed = self.last.drain().collect();
+        let listed = std::mem::take(&mut self.listed);
+        self.search.publish(self.index.lookup(), self.cursor.rebuild, self.durable, indexed, listed);
+    }
+
+    /// Tells the readers what the index lacks, from the lists: at start, and when it was more than can be noted.
+    fn load_tail(&mut self) -> Result<(), Halt> {
+        self.search.begin_tail();
+        let from = changes::key(self.durable + 1);
+        // Taken after the writer began to note: nothing falls between.
+        view(self.shared, |view| {
+            for guard in view.range(Space::Changes, from, None) {
+                let (_, bytes) = guard.into_inner().map_err(Trouble::from)?;
+                self.search.committed(&changes::decode(&bytes).map_err(Trouble::at(Space::Changes, "a list"))?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Compares the checksum of one file that was there at the start.
+    fn check_one(&mut self) -> Result<(), Halt> {
+        let Some(file) = self.unchecked.pop() else { return Ok(()) };
+        match self.index.is_whole(&file) {
+            true => Ok(()),
+            false => Err(Halt::Damaged(format!("{} is not as it was written", file.display()))),
+        }
+    }
+}
+
+/// Looks into the store as it is now. No lock outlives the look, so that the store can be opened anew.
+fn view<T>(shared: &Shared, look: impl FnOnce(&View<'_>) -> Result<T, Halt>) -> Result<T, Halt> {
+    let tables = shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+    match &*tables {
+        Some(tables) => look(&tables.view()),
+        None => Err(Halt::Failed("the store is closed".to_owned())),
+    }
+}
+
+fn last_number(view: &View<'_>) -> Result<u64, Halt> {
+    match view.prefix(Space::Numbers, keys::numbers()).next_back() {
+        Some(guard) => Ok(keys::seq_of(&guard.key().map_err(Trouble::from)?).map_or(0, |number| number.0)),
+        None => Ok(0),
+    }
+}
+
+const NICENESS: i32 = 10;
+const IDLE: Duration = Duration::from_millis(200);
+const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// Messages and conversations of one piece of work.
+const PIECE_MESSAGES: u64 = 512;
+const PIECE_CONVERSATIONS: usize = 64;
+/// Up to so many messages of a log are looked up one by one.
+const LOOK_UPS_MAX: u64 = 4;
+/// The index commits when this much waits, or when the oldest has waited long enough, in a rebuild some times as long.
+const COMMIT_MESSAGES: usize = 50_000;
+const REBUILD_COMMITS_LATER: u32 = 5;
+/// Commits of the store without anything for the index.
+const COMMIT_COMMITS: u64 = 65_536;
