@@ -264,6 +264,11 @@ options! {
         readers: u32 = Start::Default("2"), between(1, 64); Restart
         /// Messages of one commit.
         batch_messages: u32 = Start::Default("512"), between(1, 65_536); Restart
+        /// Keeps an index of all texts in the data folder, from which `search` answers. Without it `search` looks through the
+        /// conversations, up to 100,000 messages for one answer. For `embedded` only, and not with `store.encryption_key_file`.
+        search: bool = Start::Default("true"); Restart
+        /// Memory in which new parts of the index are made; more makes fewer and larger parts.
+        search_memory_bytes: ByteSize = Start::Default("32MiB"), between(16 * MIB, 1024 * MIB); Restart
     }
 
     /// The process.

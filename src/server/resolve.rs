@@ -4,7 +4,7 @@ use crate::auth::{self, AuthRules, Verifier};
 use crate::config::{Algorithm, Config, Durability, Limits, SessionPolicy, StoreKind};
 use crate::engine::{self, Settings};
 use crate::shard::{Caps, DriverSettings, RingSettings};
-use crate::store::{self, EmbeddedSettings, StoreSettings};
+use crate::store::{self, EmbeddedSettings, SearchSettings, StoreSettings};
 use crate::wire::frame::FrameLimits;
 use crate::wire::upgrade::{OriginRule, UpgradeRules};
 
@@ -127,7 +127,9 @@ pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
         Durability::Memory => store::Durability::Memory,
     };
     let encryption_key_file = config.store.encryption_key_file.clone();
-    EmbeddedSettings { durability, encryption_key_file, ..EmbeddedSettings::new(&config.store.path) }
+    let memory_bytes = usize::try_from(config.store.search_memory_bytes.0).expect("the table bounds it by 1 GiB");
+    let search = config.store.search.then(|| SearchSettings { memory_bytes, ..SearchSettings::default() });
+    EmbeddedSettings { durability, encryption_key_file, search, ..EmbeddedSettings::new(&config.store.path) }
 }
 
 /// What an acknowledgement promises, as operators are told.
