@@ -21,6 +21,7 @@ mod program;
 mod reading;
 mod recall;
 mod rest;
+mod search;
 mod sessions;
 mod slow_reader;
 mod sync;
