@@ -78,7 +78,7 @@ pub(super) async fn offline(
     let limit = limit(paging.limit.as_deref())? as usize;
     let named_device = paging.device_id.as_deref().map(|id| named(id, "device_id", DeviceId::new)).transpose()?;
     let device = named_device.clone().unwrap_or_else(DeviceId::unnamed);
-    let known = match state.archive.read(Read::User { user: user.clone(), device }).await? {
+    let known = match state.archive.read(Read::User { user: user.clone(), device, recent_since: None }).await? {
         Answer::User(known) => known,
         _ => return Err(unexpected()),
     };

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::answer::RestFault;
 use super::body::{self, Body, named};
-use super::{State as Shared, calls};
+use super::{State as Shared, announcements, calls};
 use crate::types::command::Draft;
 use crate::types::id::{IdFault, check_id};
 use crate::types::{Call, Command, ErrorName, RawJson, RequestId, UserId};
@@ -27,6 +27,7 @@ struct Message<'a> {
     sender_id: Option<Cow<'a, str>>,
     to_user_id: Option<Cow<'a, str>>,
     group_id: Option<Cow<'a, str>>,
+    announcement: Option<bool>,
     kind: Option<Cow<'a, str>>,
     message_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -48,6 +49,10 @@ pub(super) async fn post(State(state): State<Arc<Shared>>, body: Body) -> Result
     let bytes = body::bytes(body)?;
     let message: Message<'_> = body::object(&bytes)?;
     let request = message.message_id.as_deref().map(|id| named(id, "message_id", RequestId::new)).transpose()?;
+    if message.announcement == Some(true) {
+        let content = to_all(&state, &message)?;
+        return announcements::announce(&state, content, request).await;
+    }
     let call = match &message.sender_id {
         Some(sender) => as_user(&message, named(sender, "sender_id", UserId::new)?, request)?,
         None => as_system(&state, &message, request)?,
@@ -73,6 +78,15 @@ fn as_system(state: &Shared, message: &Message<'_>, request: Option<RequestId>) 
     let kind = message.kind.as_deref().unwrap_or(KIND_DEFAULT);
     let kind = named(kind, "kind", read_kind)?;
     Ok(Call::Notify { user, request, kind, content: notice(state, message)? })
+}
+
+/// The content of an announcement.
+fn to_all(state: &Shared, message: &Message<'_>) -> Result<RawJson, RestFault> {
+    let targets = [&message.sender_id, &message.to_user_id, &message.group_id];
+    if targets.into_iter().any(Option::is_some) || message.kind.as_deref().is_some_and(|kind| kind != announcements::KIND) {
+        return Err(RestFault::bad_request("an announcement goes to everybody, from the system: give content only"));
+    }
+    notice(state, message)
 }
 
 /// The content of what the system says.

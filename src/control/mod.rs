@@ -5,6 +5,7 @@
 //! Lives on the thread `corehub-control`, in a tokio runtime that exists nowhere else.
 
 mod access;
+mod announcements;
 mod answer;
 mod archive;
 mod body;
@@ -18,6 +19,7 @@ mod operation;
 mod process;
 mod routes;
 mod sessions;
+mod tokens;
 
 #[cfg(test)]
 mod tests;
@@ -35,10 +37,13 @@ use crate::mesh::directory::Directory;
 use crate::metrics::Registry;
 use crate::store::StoreClient;
 use crate::types::call::AnswerTo;
+use crate::types::revocation::Revocation;
 use crate::types::{Call, CloseCode, DeviceId, Millis, SessionAddress, UserId};
 
 use access::Access;
+use announcements::Crier;
 use archive::Archive;
+use tokens::Noted;
 
 /// What must exist before any shard takes a table of open files of its own: answers wake this runtime from the shards' threads,
 /// through a descriptor that they know under the same number only if it was open before.
@@ -84,6 +89,15 @@ pub struct ControlParts {
     pub kick: Box<dyn Fn(KickTarget) -> bool + Send + Sync>,
     /// Asks the shards something. Answers false when their queues are full: nothing was or will be done.
     pub call: Box<dyn Fn(Call, AnswerTo) -> bool + Send + Sync>,
+    /// Tells one shard of a revocation. Answers false when its queue is full.
+    pub revoke: Box<dyn Fn(usize, Arc<Revocation>) -> bool + Send + Sync>,
+    pub shards: usize,
+    /// `messages.announcements_per_second`.
+    pub announcements_per_second: u32,
+    /// `messages.dedupe_window`.
+    pub dedupe_window_ms: u64,
+    /// `auth.token_life`.
+    pub token_life_ms: u64,
     /// A way to the store of its own; None: nothing is kept. Woken by [`ControlRuntime::wake`].
     pub store: Option<StoreClient>,
     /// `limits.content_bytes`.
@@ -190,6 +204,13 @@ pub fn spawn(parts: ControlParts) -> Result<ControlHandle, ControlFault> {
         kick: parts.kick,
         call: parts.call,
         archive,
+        crier: Crier::default(),
+        revocations: Default::default(),
+        revoke: parts.revoke,
+        shards: parts.shards,
+        announcements_per_second: parts.announcements_per_second,
+        dedupe_window_ms: parts.dedupe_window_ms,
+        token_life_ms: parts.token_life_ms,
         content_bytes_max: parts.content_bytes_max,
         started: Instant::now(),
     });
@@ -198,6 +219,7 @@ pub fn spawn(parts: ControlParts) -> Result<ControlHandle, ControlFault> {
     let thread = std::thread::Builder::new().name("corehub-control".to_owned()).spawn(move || {
         if let Some(clerk) = clerk {
             runtime.spawn(clerk.work());
+            runtime.spawn(announcements::work(state.clone()));
         }
         if let Err(fault) = runtime.block_on(listen::serve(listener, routes::router(state), stopped)) {
             tracing::error!(%fault, "the admin port is no longer served");
@@ -217,6 +239,13 @@ struct State {
     kick: Box<dyn Fn(KickTarget) -> bool + Send + Sync>,
     call: Box<dyn Fn(Call, AnswerTo) -> bool + Send + Sync>,
     archive: Archive,
+    crier: Crier,
+    revocations: Noted,
+    revoke: Box<dyn Fn(usize, Arc<Revocation>) -> bool + Send + Sync>,
+    shards: usize,
+    announcements_per_second: u32,
+    dedupe_window_ms: u64,
+    token_life_ms: u64,
     content_bytes_max: usize,
     started: Instant,
 }

@@ -15,7 +15,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::access::API_KEY;
 use super::answer::RestFault;
 use super::listen::Peer;
-use super::{State as Shared, groups, lookups, messages, operation, sessions};
+use super::{State as Shared, announcements, groups, lookups, messages, operation, sessions, tokens};
 use crate::types::ErrorName;
 
 /// Every route with what all requests pass.
@@ -32,6 +32,8 @@ pub(super) fn router(state: Arc<Shared>) -> Router {
         .route("/v1/connections/{id}", delete(sessions::close))
         .route("/v1/users/{id}/kick", post(sessions::kick))
         .route("/v1/messages", post(messages::post))
+        .route("/v1/announcements", get(announcements::list))
+        .route("/v1/tokens/revoke", post(tokens::revoke))
         .route("/v1/users/{id}/presence", get(lookups::presence))
         .route("/v1/users/{id}/unread", get(lookups::unread))
         .route("/v1/users/{id}/offline", get(lookups::offline))

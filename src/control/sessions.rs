@@ -139,7 +139,12 @@ fn ask(state: &Shared, target: KickTarget) -> Result<(), RestFault> {
 }
 
 /// Walks from `from` until `visit` answers false or everything was seen.
-async fn walk(directory: &Directory, user: Option<&UserId>, from: Cursor, mut visit: impl FnMut(ConnectionId, &Entry) -> bool) {
+pub(super) async fn walk(
+    directory: &Directory,
+    user: Option<&UserId>,
+    from: Cursor,
+    mut visit: impl FnMut(ConnectionId, &Entry) -> bool,
+) {
     let (mut at, mut on) = (from, true);
     while let Some(next) = directory.walk(user, at, SLOTS_PER_STEP, |id, entry| {
         on = visit(id, entry);

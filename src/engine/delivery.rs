@@ -309,7 +309,7 @@ impl Offer<'_> {
         }
         if own {
             cursor.passed(self.seq, acks, false);
-            return false;
+            return session.persist_by(turn.now.mono_ms() + PERSIST_SENT_MS);
         }
         if session.outbox.lane_bytes(Lane::Message) + self.frame.len() > self.bytes_max {
             self.fall_behind(session, index, sent, counters);
@@ -319,7 +319,7 @@ impl Offer<'_> {
         }
         session.put(index, self.seq, self.frame.clone(), self.system, self.ack_timeout_ms, turn);
         counters.delivered += 1;
-        session.timers.ack < session.timers.armed
+        session.timers.ack.min(session.timers.persist) < session.timers.armed
     }
 
     fn fall_behind(&self, session: &mut Session, index: u32, sent: Seq, counters: &mut Counters) -> bool {
@@ -350,6 +350,9 @@ impl Session {
         } else {
             cursor.passed(seq, acks, true);
         }
+        if !acks {
+            self.persist_by(turn.now.mono_ms() + PERSIST_SENT_MS);
+        }
     }
 
     /// Cursors of private conversations that have nothing to remember are made again when they are needed.
@@ -378,6 +381,8 @@ impl super::session::Opening {
     }
 }
 
+/// Milliseconds for which what was put on its way gathers before delivery state is written; a crash repeats about so much.
+pub(super) const PERSIST_SENT_MS: u64 = 3_000;
 /// Members of one room served before other work gets its turn.
 const WALK_SLICE: usize = 4_096;
 /// Messages of one room that may wait for their walk; beyond it everyone reads the log.

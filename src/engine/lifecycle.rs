@@ -6,6 +6,7 @@ use crate::types::outcome::Fault;
 use crate::types::push::Push;
 use crate::types::{CloseCode, ErrorName, Frame, Now, RequestId, SessionKey, UserId};
 
+use super::delivery::PERSIST_SENT_MS;
 use super::effects::DirectoryChange;
 use super::event::Opened;
 use super::outbox::{Lane, Outbox};
@@ -361,7 +362,14 @@ impl Shard {
             self.redeliver(key, turn);
         }
         if self.session(key).is_some_and(|session| session.timers.persist <= now_ms) {
-            self.persist_deliveries(key, turn);
+            match self.persists.take(Rate::per_second(PERSISTS_PER_SECOND), now_ms) {
+                Ok(()) => self.persist_deliveries(key, turn),
+                Err(after_ms) => {
+                    // Others have their turn first; spread, so that they do not all come back at once.
+                    let later_ms = now_ms + after_ms + self.random.u64(0..PERSIST_SENT_MS);
+                    self.live(key).timers.persist = later_ms;
+                }
+            }
         }
         if let Some(session) = self.session(key).filter(|session| session.timers.refill <= now_ms) {
             session.timers.refill = NEVER;
@@ -402,8 +410,6 @@ impl Shard {
             turn.effects.shut.push(key);
             return false;
         }
-        // What a device has had is kept at every beat, so that a crash repeats little.
-        session.timers.persist = now_ms;
         // Half an interval of silence is enough to be asked: else the first beat, which comes early, would always find life.
         let silent_ms = now_ms.saturating_sub(session.timers.heard);
         if silent_ms * 2 < interval {
@@ -485,6 +491,8 @@ impl Shard {
     }
 }
 
+/// Sessions of a shard whose delivery state is written in a second while they last; at their end it always is.
+pub(super) const PERSISTS_PER_SECOND: u32 = 500;
 /// Bytes in the control lane beyond which pongs replace each other.
 const PONG_BYTES_MAX: usize = 4 << 10;
 /// Key under which the one waiting pong is found.

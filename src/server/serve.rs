@@ -18,6 +18,8 @@ use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend, Search
 use crate::types::Call;
 use crate::types::call::AnswerTo;
 use crate::types::envelope::Body;
+use crate::types::revocation::Revocation;
+use crate::types::storage::{Answer, Read};
 
 use super::signals::{Wish, wishes};
 use super::topology::{Node, Plan, StorePlan, random};
@@ -35,17 +37,19 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
     let registry = Arc::new(Registry::new(usize::from(limits.shards)));
     let counts = Arc::new(Mutex::new(StoreCounts::default()));
     let runtime = ControlRuntime::prepare()?;
+    let mut store = store(&config, &limits, &counts, runtime.wake())?;
+    let revocations = revocations(&mut *store.backend)?;
     let mut node = Node::start(Plan {
         listeners,
         pin: limits.pin,
         mesh_capacity: limits.mesh_capacity,
-        engine: resolve::engine(&limits),
+        engine: resolve::engine(&limits, revocations),
         driver: DriverSettings { private_descriptors, ..resolve::driver(&limits) },
         rules: resolve::rules(&config),
         verifier: Arc::new(resolve::verifier(&config)?),
         caps: resolve::caps(&limits),
         registry: registry.clone(),
-        store: Some(store(&config, &limits, &counts, runtime.wake())?),
+        store: Some(store),
     })?;
     let readiness = Arc::new(Readiness::new(Phase::Starting));
     let control = start_control(&config, &limits, &mut node, runtime, admin, registry.clone(), readiness.clone())?;
@@ -185,7 +189,7 @@ fn start_control(
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
 ) -> Result<ControlHandle, ServeError> {
-    let (orders, callers) = (node.orders.clone(), node.orders.clone());
+    let [orders, callers, guards] = [(); 3].map(|()| node.orders.clone());
     let next = AtomicUsize::new(0);
     Ok(control::spawn(ControlParts {
         runtime,
@@ -200,6 +204,11 @@ fn start_control(
         durability: resolve::durability(config).to_owned(),
         kick: Box::new(move |target| kick(&orders, target)),
         call: Box::new(move |question, answer| call(&callers, next.fetch_add(1, Ordering::Relaxed), question, answer)),
+        revoke: Box::new(move |shard, revocation| revoke(&guards, shard, revocation)),
+        shards: node.orders.len(),
+        announcements_per_second: config.messages.announcements_per_second,
+        dedupe_window_ms: limits.engine.dedupe_window_ms,
+        token_life_ms: u64::try_from(config.auth.token_life.as_millis()).unwrap_or(u64::MAX),
         store: node.other_client.take(),
         content_bytes_max: limits.engine.content_bytes_max,
     })?)
@@ -212,6 +221,23 @@ fn kick(orders: &[InboxSender<Order>], target: KickTarget) -> bool {
         KickTarget::Session { address, close } => (address.shard.index(), Body::KickSession { address, close }),
     };
     orders.get(shard).is_some_and(|sender| sender.try_send(Order::Operator(Box::new(body))).is_ok())
+}
+
+/// The revocations that are kept: every shard is to know them before it lets anybody in.
+fn revocations(backend: &mut dyn Backend) -> Result<Arc<[Revocation]>, ServeError> {
+    let kept = match backend.read(&Read::Notes { kind: Revocation::NOTE }) {
+        Ok(Answer::Notes(notes)) => notes.iter().map(|(_, text)| Revocation::from_note(text)).collect::<Option<Vec<_>>>(),
+        _ => None,
+    };
+    let kept =
+        kept.ok_or(ServeError::Store("the revocations of tokens cannot be read: restore the data folder from a backup"))?;
+    Ok(kept.into())
+}
+
+/// Tells one shard of a revocation.
+fn revoke(orders: &[InboxSender<Order>], shard: usize, revocation: Arc<Revocation>) -> bool {
+    let order = Order::Operator(Box::new(Body::Revoke(revocation)));
+    orders.get(shard).is_some_and(|sender| sender.try_send(order).is_ok())
 }
 
 /// Hands a call to the shard whose turn it is, or to the next one that has room.

@@ -41,6 +41,7 @@ const PARTS: &[Part] = &[
     ("read state is monotone and ends at the end", mark_read),
     ("delivery state is monotone per device", deliveries),
     ("a device is known once it was", devices),
+    ("a new device is told where recent messages begin", recent),
     ("last seen is kept per user", last_seen),
     ("contacts share a conversation", contacts),
     ("everyone who was ever seen is listed once", listings::users_listed),
@@ -184,7 +185,7 @@ impl Probe {
     }
 
     fn user(&mut self, name: &str, device_name: &str) -> Box<UserState> {
-        match self.read(Read::User { user: user(name), device: device(device_name) }) {
+        match self.read(Read::User { user: user(name), device: device(device_name), recent_since: None }) {
             Answer::User(state) => state,
             other => panic!("no user: {other:?}"),
         }
@@ -372,6 +373,7 @@ fn rows_of_first_message(mut probe: Probe) {
             read_seq: Seq::NONE,
             delivered_device: None,
             delivered_any: Seq::NONE,
+            recent_from: None,
         };
         assert_eq!(*row, expected);
     }
@@ -618,6 +620,42 @@ fn devices(mut probe: Probe) {
     assert!(!probe.user("b", "d").device_known, "devices belong to their user");
     probe.done(Write::Device { user: user("fresh"), device: device("d"), at: Millis(5), deliveries: vec![] });
     assert!(probe.user("fresh", "d").device_known, "also of a user without conversations");
+}
+
+fn recent(mut probe: Probe) {
+    let (one, other, room) = (private("a", "b"), private("b", "c"), ConversationId::group(&group("g")));
+    probe.fill(&one, 10);
+    probe.append(message(&other, Some("c"), None, 1_000));
+    let member = Member { user: user("b"), role: Role::Member, joined_seq: Seq(2), joined_at: Millis(1) };
+    for at in [20_000, 12_000, 21_000, 22_000] {
+        probe.append(message(&room, Some("z"), None, at));
+    }
+    let record = Group { id: group("g"), name: "g".into(), open: true, created_at: Millis(1) };
+    probe.done(Write::Group(Box::new(GroupChange {
+        group: group("g"),
+        record: Some(record),
+        members_put: vec![member],
+        members_removed: vec![],
+        delete: false,
+    })));
+    let ask = |probe: &mut Probe, name: &str, since: Option<u64>| -> Vec<(u64, Option<u64>, u64)> {
+        let read = Read::User { user: user("b"), device: device(name), recent_since: since.map(Millis) };
+        let Answer::User(state) = probe.read(read) else { panic!("no user") };
+        let found =
+            [&one, &other, &room].map(|id| state.conversations.iter().find(|row| row.conversation == *id).unwrap().clone());
+        found.iter().map(|row| (row.delivered_any.0, row.recent_from.map(|seq| seq.0), row.new_device_from().0)).collect()
+    };
+    assert_eq!(ask(&mut probe, "new", None), [(0, None, 0), (0, None, 0), (2, None, 2)]);
+    assert_eq!(ask(&mut probe, "new", Some(8_000)), [(0, Some(7), 0), (0, Some(1), 0), (2, Some(0), 2)]);
+    let delivery = |id: &ConversationId, seq| Delivery { user: user("b"), device: device("old"), conversation: id.clone(), seq };
+    probe.done(Write::Device { user: user("b"), device: device("old"), at: Millis(5), deliveries: vec![delivery(&one, Seq(9))] });
+    assert_eq!(ask(&mut probe, "new", Some(8_000))[0], (9, Some(7), 7), "what another device has had comes when it is recent");
+    assert_eq!(ask(&mut probe, "new", Some(90_000))[0], (9, Some(10), 9), "what nobody has had comes however old it is");
+    assert_eq!(ask(&mut probe, "old", Some(8_000))[0].1, None, "a known device goes on where it was");
+    // Half of it is pruned; the rest begins where it began.
+    probe.backend.prune(Millis(8_500), 1_000).unwrap();
+    assert_eq!(ask(&mut probe, "new", Some(2_000))[0], (9, Some(8), 8));
+    assert_eq!(ask(&mut probe, "new", Some(10_000))[0], (9, Some(9), 9));
 }
 
 fn contacts(mut probe: Probe) {

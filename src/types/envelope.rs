@@ -13,6 +13,7 @@ use super::id::{ConversationId, DeviceId, GroupId, RequestId, Seq, SessionAddres
 use super::outcome::{CloseCode, Fault};
 use super::push::{PresenceEntry, Push};
 use super::record::{RawJson, SharedMessage};
+use super::revocation::Revocation;
 use super::storage::{UserState, Write};
 use super::time::Millis;
 
@@ -235,6 +236,8 @@ pub enum Body {
         address: SessionAddress,
         close: CloseCode,
     },
+    /// These tokens open nothing any more; told to every shard.
+    Revoke(Arc<Revocation>),
     /// Changes a group, whoever its owner is.
     Order {
         asker: Box<Asker>,

@@ -11,6 +11,7 @@ pub mod id;
 pub mod outcome;
 pub mod push;
 pub mod record;
+pub mod revocation;
 pub mod storage;
 pub mod time;
 

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod announcements;
 mod auth;
 mod bad_inputs;
 mod control;
@@ -14,6 +15,7 @@ mod groups;
 mod heartbeat;
 mod history;
 mod limits;
+mod measuring;
 mod offline;
 mod presence;
 mod private_messages;
@@ -21,6 +23,7 @@ mod program;
 mod reading;
 mod recall;
 mod rest;
+mod retention;
 mod search;
 mod sessions;
 mod slow_reader;

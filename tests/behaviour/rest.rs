@@ -34,23 +34,16 @@ at_shards!(a_program_notifies_as_the_system, |server| {
     assert_eq!(bob.ask("get_unread", json!({}))["total"], 1, "notifications are unread");
 });
 
-at_shards!(
-    #[ignore = "needs REST verbs that the admin port does not have yet"]
-    an_announcement_reaches_everybody,
-    |server| {
-        drop_out(server, "away");
-        let mut clients = ["alice", "bob"].map(|user| Client::connect(server, user));
-        let sent = server.rest_ok("POST", "/v1/messages", Some(json!({"announcement": true, "content": "maintenance at noon"})));
-        assert!(sent["message_id"].is_string() && sent["recipients"].as_u64().is_some_and(|count| count >= 2), "{sent}");
-        for client in &mut clients {
-            let notification = client.expect("notification");
-            assert_eq!(
-                (&notification["kind"], &notification["content"]),
-                (&json!("announcement"), &json!("maintenance at noon"))
-            );
-        }
+at_shards!(an_announcement_reaches_everybody, |server| {
+    drop_out(server, "away");
+    let mut clients = ["alice", "bob"].map(|user| Client::connect(server, user));
+    let sent = server.rest_ok("POST", "/v1/messages", Some(json!({"announcement": true, "content": "maintenance at noon"})));
+    assert!(sent["message_id"].is_string() && sent["recipients"].as_u64().is_some_and(|count| count >= 2), "{sent}");
+    for client in &mut clients {
+        let notification = client.expect("notification");
+        assert_eq!((&notification["kind"], &notification["content"]), (&json!("announcement"), &json!("maintenance at noon")));
     }
-);
+});
 
 at_shards!(what_cannot_be_sent_is_refused, |server| {
     for body in [

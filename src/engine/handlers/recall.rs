@@ -48,7 +48,7 @@ impl Shard {
         if message.recalled_by().is_some() {
             return self.reply(&asker, Push::Ack(Ack::default()), turn);
         }
-        if self.store_is_full() {
+        if self.store_takes_no_writes() {
             return self.fail(&asker, overloaded(), turn);
         }
         let write = Write::Recall { conversation: conversation.clone(), seq: message.seq, by: asker.user.clone() };

@@ -78,7 +78,7 @@ impl Shard {
             MessageKind::Notification(kind) if asker.is_none() => Some(Box::new((kind.clone(), message.content.clone()))),
             _ => None,
         };
-        if self.store_is_full() {
+        if self.store_takes_no_writes() {
             match (asker, notification) {
                 (Some(asker), _) => self.fail(&asker, overloaded(), turn),
                 (None, Some(kept)) => self.notify_later(conversation, kept.0, kept.1, turn),

@@ -27,14 +27,19 @@ pub fn users_listed(mut probe: Probe) {
     probe.done(Write::Device { user: user("only device"), device: device("d"), at: Millis(1), deliveries: Vec::new() });
     probe.done(Write::LastSeen { user: user("only seen"), at: Millis(1) });
     probe.done(Write::LastSeen { user: user("a"), at: Millis(2) });
+    probe.done(Write::Know(vec![user("only named"), user("a"), user("only named")]));
     probe.make_group("g", &[("member", 0), ("a", 0)]);
     probe.change("g", |change| change.delete = true);
     for limit in [1, 2, 7, 100] {
         let mut names = probe.everyone(limit);
         names.sort();
-        assert_eq!(names, ["a", "ab", "b", "member", "only device", "only seen", "é:%"], "each once, whatever they did; {limit}");
+        assert_eq!(
+            names,
+            ["a", "ab", "b", "member", "only device", "only named", "only seen", "é:%"],
+            "each once, whatever they did; {limit}"
+        );
     }
-    assert!(matches!(probe.read(Read::UserCount), Answer::Count(7)));
+    assert!(matches!(probe.read(Read::UserCount), Answer::Count(8)));
 }
 
 pub fn groups_listed(mut probe: Probe) {

@@ -7,6 +7,7 @@ use fjall::{Iter, OwnedWriteBatch, Slice};
 
 use super::cache::Recent;
 use super::codec::{ConversationRecord, RowRecord, decode_head};
+use super::heads::Heads;
 use super::keyring::Keyring;
 use super::keys;
 use super::search::LogChange;
@@ -30,6 +31,8 @@ pub struct Ledger {
     /// None: known not to exist.
     rows: Recent<Slice, Option<RowRecord>>,
     pending: [BTreeMap<Slice, Option<Slice>>; Space::ALL.len()],
+    /// Where logs end once this batch is committed.
+    heads: Vec<(u64, Seq)>,
     undo: Vec<Undo>,
     /// What the batch does to logs, and how much of it before the write in the making.
     changes: Vec<LogChange>,
@@ -45,6 +48,7 @@ enum Undo {
     Pending(Space, Slice, Option<Option<Slice>>),
     Conversation(ConversationId, Option<Conversation>),
     Row(Slice, Option<Option<RowRecord>>),
+    Head,
 }
 
 impl Ledger {
@@ -59,6 +63,7 @@ impl Ledger {
             conversations: Recent::new(CONVERSATIONS_MAX),
             rows: Recent::new(ROWS_MAX),
             pending: Default::default(),
+            heads: Vec::new(),
             undo: Vec::new(),
             changes: Vec::new(),
             changes_begun: 0,
@@ -92,6 +97,9 @@ impl Ledger {
                     self.rows.put(&key, row);
                 }
                 Undo::Row(key, None) => self.rows.remove(&key),
+                Undo::Head => {
+                    self.heads.pop();
+                }
             }
         }
     }
@@ -125,6 +133,11 @@ impl Ledger {
         self.conversations.trim();
         self.rows.trim();
         std::mem::take(&mut self.changes)
+    }
+
+    /// Tells readers where logs end, once what was poured last is committed.
+    pub fn publish(&mut self, heads: &Heads) {
+        self.heads.drain(..).for_each(|(number, head)| heads.moved(number, head));
     }
 
     /// Retention has moved the beginning of a log.
@@ -226,6 +239,8 @@ impl Draft<'_> {
         self.put(Space::Messages, key, value);
         self.changed(LogChange::appended(conversation.record.number, message.seq));
         conversation.head = message.seq;
+        self.ledger.heads.push((conversation.record.number, message.seq));
+        self.ledger.undo.push(Undo::Head);
         if message.created_at < conversation.newest {
             let record = &mut conversation.record;
             record.slack_ms = record.slack_ms.max(conversation.newest.0 - message.created_at.0);

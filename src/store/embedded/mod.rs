@@ -5,11 +5,14 @@
 //! from what is on disk, without the commit that failed. Reads go on meanwhile. The backend lives on the writer's thread, its
 //! [`ReadSide`] on the readers'.
 
+mod acknowledged;
 mod cache;
 mod codec;
 mod contacts;
 mod draft;
+mod files;
 mod find;
+mod heads;
 mod journal;
 mod keyring;
 mod keys;
@@ -28,7 +31,7 @@ mod sealing_tests;
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -39,6 +42,7 @@ use super::backend::{Backend, Outcome, ReadSide};
 use crate::types::storage::{Answer, Read, StoreFault, Write};
 use crate::types::{Millis, UserId};
 
+use acknowledged::Acknowledged;
 use draft::Ledger;
 use journal::{Keep, MARK, Mark};
 use keyring::Keyring;
@@ -102,6 +106,7 @@ pub struct EmbeddedBackend {
     /// The last commit that was applied, and the last that is on disk.
     number: u64,
     synced: u64,
+    acknowledged: Acknowledged,
     failed: Option<Failed>,
     /// First uses from before no longer count, whatever a write says; None until that was said.
     first_uses_before: Option<Millis>,
@@ -163,21 +168,35 @@ impl EmbeddedBackend {
         let keyring = Arc::new(settings.encryption_key_file.as_deref().map(Keyring::load).transpose()?.unwrap_or_default());
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
-        let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All)?;
-        let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
-        let seed = seed(&tables).map_err(trouble)?;
-        know_users(&tables).map_err(trouble)?;
-        let ledger = Ledger::load(&tables, seed).map_err(trouble)?;
+        let acknowledged = folder.acknowledged()?;
+        let known = acknowledged.commit();
+        let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All { acknowledged: known })?;
+        folder.sync()?;
+        if mark.number < known {
+            return Err(StoreOpenFault::Journal { fault: journal::ends_early(&folder.database(), mark.number, known) });
+        }
         let how = search::settings(&settings, &folder.search());
         let search = how.as_ref().map(|_| Arc::new(Search::default()));
-        let notes = match &search {
-            Some(search) => Some(Notes::open(&tables, mark.number, search.clone()).map_err(trouble)?),
-            None => search::clear_notes(&tables).map(|()| None).map_err(trouble)?,
+        let loaded = seed(&tables).and_then(|seed| {
+            know_users(&tables)?;
+            let notes = match &search {
+                Some(search) => Some(Notes::open(&tables, mark.number, search.clone())?),
+                None => search::clear_notes(&tables).map(|()| None)?,
+            };
+            Ok((Ledger::load(&tables, seed)?, notes))
+        });
+        let (ledger, notes) = match loaded {
+            Ok(loaded) => loaded,
+            Err(trouble) => {
+                drop(tables);
+                return Err(blame(&folder.database(), StoreOpenFault::trouble(&folder.database(), &trouble)));
+            }
         };
         let tables = RwLock::new(Some(tables));
         let shared = Arc::new(Shared { tables, reason: Mutex::new(String::new()), search: search.clone() });
         let indexing = search.zip(how).map(|(search, how)| {
-            Indexing::start(search, shared.clone(), IndexSettings { folder: folder.search(), store: seed, how })
+            let settings = IndexSettings { folder: folder.search(), store: ledger.seed, how };
+            Indexing::start(search, shared.clone(), settings)
         });
         Ok(EmbeddedBackend {
             settings,
@@ -187,6 +206,7 @@ impl EmbeddedBackend {
             first_uses_since,
             number: mark.number,
             synced: mark.number,
+            acknowledged,
             failed: None,
             first_uses_before: None,
             sweep: Sweep::default(),
@@ -229,6 +249,7 @@ impl EmbeddedBackend {
         if std::mem::take(&mut self.sync_fails) {
             return Err("injected".to_owned());
         }
+        self.ledger.publish(tables.heads());
         self.number = mark.number;
         if let Some(notes) = &mut self.notes {
             notes.written(mark.number);
@@ -340,6 +361,7 @@ fn open_tables(
     keep: Keep,
 ) -> Result<(Tables, Mark), StoreOpenFault> {
     let path = folder.database();
+    files::check_lists(&path).map_err(|fault| StoreOpenFault::File { fault })?;
     let cut = journal::mend(&path, keep).map_err(|fault| StoreOpenFault::Journal { fault })?;
     if cut > 0 {
         tracing::warn!(bytes = cut, "cut an unfinished commit from the journal; it had not been acknowledged");
@@ -355,12 +377,20 @@ fn open_tables(
         };
         Ok((tables, mark))
     };
-    let opened = match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble))?,
-        Err(_) => return Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
+    let fault = match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(Ok(opened)) => {
+            keyring.admit(&opened.0, &settings.path)?;
+            return Ok(opened);
+        }
+        Ok(Err(trouble)) => StoreOpenFault::trouble(&path, &trouble),
+        Err(_) => StoreOpenFault::Database { path: path.clone(), reason: "its files are damaged".to_owned() },
     };
-    keyring.admit(&opened.0, &settings.path)?;
-    Ok(opened)
+    Err(blame(&path, fault))
+}
+
+/// Says which file is to blame for a fault, where one can be found.
+fn blame(database: &Path, fault: StoreOpenFault) -> StoreOpenFault {
+    files::find_damaged(database).map_or(fault, |fault| StoreOpenFault::File { fault })
 }
 
 /// Of the hashes that name first uses: chosen once, kept with the data.
@@ -483,6 +513,7 @@ impl Backend for EmbeddedBackend {
         if self.rewriter.has_ended() {
             self.let_go();
         }
+        self.acknowledged.raise(self.synced);
         if self.number == self.synced {
             return;
         }
@@ -512,6 +543,7 @@ impl Drop for EmbeddedBackend {
             tracing::error!(%reason, "the store could not write its last mark");
         }
         self.rewriter.stop();
+        self.acknowledged.raise(self.synced);
         // Readers may live on; the folder is to be free.
         "the store has ended".clone_into(&mut self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner));
         drop(self.shared.tables.write().unwrap_or_else(PoisonError::into_inner).take());

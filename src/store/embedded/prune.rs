@@ -2,6 +2,8 @@
 //! marks on messages that are gone. A bounded piece of work whenever it is asked for. Never moves the end of a log and never
 //! commits. Lives on the writer's thread.
 
+use std::time::{Duration, Instant};
+
 use fjall::Slice;
 
 use super::codec::{ConversationRecord, FirstUse, decode_conversation_id, decode_head, decode_outline};
@@ -17,6 +19,8 @@ pub struct Sweep {
     conversation: u64,
     first_use: Option<Slice>,
     hidden: Option<Slice>,
+    /// When it was last told that a conversation cannot be pruned.
+    told_at: Option<Instant>,
 }
 
 impl Sweep {
@@ -46,7 +50,10 @@ impl Sweep {
                 Ok(count) => pruned += count,
                 Err(trouble) => {
                     ledger.take_back();
-                    tracing::warn!(%trouble, "a conversation cannot be pruned");
+                    if self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                        self.told_at = Some(Instant::now());
+                        tracing::warn!(%trouble, "a conversation cannot be pruned: restore it from a backup");
+                    }
                 }
             }
             if pruned >= messages_max {
@@ -144,3 +151,4 @@ impl Draft<'_> {
 }
 
 const CONVERSATIONS_AT_ONCE: usize = 256;
+const TELL_EVERY: Duration = Duration::from_secs(600);

@@ -20,7 +20,13 @@ impl View<'_> {
         Ok(match read {
             Read::Head { conversation } => Answer::Head(self.head_of(conversation)?),
             Read::Group { group } => Answer::Group(self.group(group)?),
-            Read::User { user, device } => Answer::User(Box::new(self.user(user, device)?)),
+            Read::User { user, device, recent_since } => {
+                let mut state = self.user(user, device)?;
+                if let Some(since) = recent_since.filter(|_| !state.device_known) {
+                    self.find_recent(&mut state, since)?;
+                }
+                Answer::User(Box::new(state))
+            }
             Read::Contacts { user, others } => Answer::Contacts(self.contacts(user, others)?),
             Read::Row { user, device, conversation } => Answer::Row(self.one_row(user, device, conversation)?),
             Read::Range(query) => Answer::Range(self.page(query)?),
@@ -44,7 +50,7 @@ impl View<'_> {
 
     fn head_of(&self, id: &ConversationId) -> Result<Seq, Trouble> {
         match self.conversation_record(id)? {
-            Some(record) => self.head(&record),
+            Some(record) => Ok(self.head_now(record.number)?.unwrap_or_else(|| record.first_kept.previous())),
             None => Ok(Seq::NONE),
         }
     }
@@ -70,9 +76,22 @@ impl View<'_> {
         for row in self.rows(user)? {
             let (id, row) = row?;
             device_known |= row.delivered.iter().any(|(known, _)| *known == hash);
-            conversations.push(self.row_as_seen(id, &row, hash)?);
+            conversations.push(self.row_as_seen(id.clone(), &row, hash).or_else(|trouble| unreadable(id, &row, hash, trouble))?);
         }
         Ok(UserState { device_known, conversations, last_seen: self.last_seen(user)? })
+    }
+
+    fn find_recent(&self, state: &mut UserState, since: Millis) -> Result<(), Trouble> {
+        for row in &mut state.conversations {
+            let Some(record) = self.conversation_record(&row.conversation)? else { continue };
+            // Of what is this far behind, all that is earlier is older, too.
+            let since = Millis(since.0.saturating_sub(record.slack_ms));
+            // Only what is there at this moment can be looked at; the row's end may be newer.
+            let bounds = (record.first_kept, self.head(&record)?);
+            let first = self.partition(&record, &row.conversation, bounds, |at| at < since)?;
+            row.recent_from = Some(first.previous());
+        }
+        Ok(())
     }
 
     fn one_row(&self, user: &UserId, device: &DeviceId, id: &ConversationId) -> Result<Option<Box<UserConversation>>, Trouble> {
@@ -83,19 +102,11 @@ impl View<'_> {
     }
 
     fn row_as_seen(&self, id: ConversationId, row: &RowRecord, device: u64) -> Result<UserConversation, Trouble> {
-        let head = match self.log(row.number, Seq(0), Seq(u64::MAX)).next_back() {
-            Some(guard) => keys::seq_of(&guard.key()?).unwrap_or_default(),
+        let head = match self.head_now(row.number)? {
+            Some(head) => head,
             None => self.head_of(&id)?,
         };
-        let delivered_any = row.delivered.iter().map(|(_, seq)| *seq).max().unwrap_or_default();
-        Ok(UserConversation {
-            conversation: id,
-            head,
-            start_seq: row.start_seq,
-            read_seq: row.read_seq,
-            delivered_device: row.delivered.iter().find(|(known, _)| *known == device).map(|(_, seq)| *seq),
-            delivered_any: delivered_any.max(row.start_seq),
-        })
+        Ok(seen(id, row, device, head))
     }
 
     /// All rows of a user.
@@ -321,3 +332,30 @@ impl Hidden {
 
 /// [`RangePage::covered`] when nothing was looked at.
 const NOTHING: (Seq, Seq) = (Seq(1), Seq(0));
+
+/// A conversation whose log is damaged at its end, so that nobody can tell how long it is. There is more than was delivered:
+/// reading that is refused, while the user's other conversations go on. A disk that fails to read may read the next time: then
+/// nothing is said of any.
+fn unreadable(id: ConversationId, row: &RowRecord, device: u64, trouble: Trouble) -> Result<UserConversation, Trouble> {
+    if !trouble.is_damage() {
+        return Err(trouble);
+    }
+    tracing::error!(conversation = %id, reason = %trouble, "the end of a log cannot be read");
+    let mut conversation = seen(id, row, device, Seq::NONE);
+    conversation.head = conversation.delivered_device.unwrap_or_default().max(conversation.delivered_any).next();
+    Ok(conversation)
+}
+
+fn seen(id: ConversationId, row: &RowRecord, device: u64, head: Seq) -> UserConversation {
+    let delivered_any = row.delivered.iter().map(|(_, seq)| *seq).max().unwrap_or_default();
+    UserConversation {
+        conversation: id,
+        // The row may be of a commit whose end of the log is just being remembered.
+        head: head.max(row.read_seq).max(delivered_any).max(row.start_seq),
+        start_seq: row.start_seq,
+        read_seq: row.read_seq,
+        delivered_device: row.delivered.iter().find(|(known, _)| *known == device).map(|(_, seq)| *seq),
+        delivered_any: delivered_any.max(row.start_seq),
+        recent_from: None,
+    }
+}

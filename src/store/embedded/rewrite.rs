@@ -78,7 +78,7 @@ impl Rewriter {
         }
         for (worn, space) in self.tables.iter_mut().zip(REWRITTEN) {
             let keyspace = tables.keyspace(space);
-            let gone = u64::from(keyspace.tree.tombstone_count()) + worn.removed;
+            let gone = keyspace.tree.tombstone_count() + worn.removed;
             if gone < GONE_MIN || gone * GONE_SHARE < keyspace.approximate_len() as u64 {
                 continue;
             }

@@ -193,7 +193,7 @@ fn everything(backend: &mut EmbeddedBackend) -> Vec<String> {
         Read::Search { user: user("a"), query: "message".into(), conversation: None, limit: 100, cursor: None },
     ];
     for name in ["a", "b", "z", "m"] {
-        reads.push(Read::User { user: user(name), device: device("d") });
+        reads.push(Read::User { user: user(name), device: device("d"), recent_since: None });
         reads.push(Read::Unread { user: user(name) });
         reads.push(Read::Summaries { user: user(name), limit: 10, cursor: None });
     }
@@ -272,6 +272,8 @@ fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
             }
             bytes.truncate(end + 100);
             std::fs::write(&path, &bytes).unwrap();
+            // Of the last round's commits nobody was told.
+            std::fs::remove_file(elsewhere.path().join("corehub.acknowledged")).unwrap();
             match open_with(elsewhere.path(), Durability::Commit) {
                 Ok(mut backend) => {
                     cut += 1;
@@ -293,6 +295,27 @@ fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
         }
     }
     assert!(cut > 20 && refused > 10, "{cut} {refused}");
+}
+
+#[test]
+fn a_journal_that_lost_its_acknowledged_end_is_refused() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let conversation = private("a", "b");
+    let mut backend = open(folder.path());
+    fill(&mut backend, &conversation, 1, 9);
+    let earlier = journal(folder.path()).2;
+    fill(&mut backend, &conversation, 10, 10);
+    backend.tend();
+    copy(folder.path(), elsewhere.path());
+    drop(backend);
+    let (path, whole, end) = journal(elsewhere.path());
+    for length in [0, earlier / 3, earlier, earlier + 1, end - 1] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let fault = open_with(elsewhere.path(), Durability::Commit).err().expect("its end is missing").to_string();
+        assert!(fault.contains("0.jnl") && fault.contains("acknowledged"), "{length} of {end}: {fault}");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(contents(&mut open(elsewhere.path()), &conversation), Ok(expected(10)));
 }
 
 #[test]
@@ -398,6 +421,60 @@ fn a_commit_that_failed_is_acknowledged_never() {
     fill(&mut backend, &conversation, 6, 8);
     drop(backend);
     assert_eq!(contents(&mut open(folder.path()), &conversation), Ok(expected(8)));
+}
+
+#[test]
+fn readers_never_see_an_end_before_what_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open_with(folder.path(), Durability::Memory).unwrap();
+    let conversations: Vec<ConversationId> = (0..4).map(|place| private("a", &format!("b{place}"))).collect();
+    let acknowledged: Vec<AtomicU64> = conversations.iter().map(|_| AtomicU64::new(0)).collect();
+    let (reader, ended) = (backend.read_side().unwrap(), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Acquire) {
+                    for (conversation, acknowledged) in conversations.iter().zip(&acknowledged) {
+                        let least = acknowledged.load(Ordering::Acquire);
+                        let read = reader.read(&Read::Head { conversation: conversation.clone() });
+                        assert!(matches!(read, Ok(Answer::Head(head)) if head.0 >= least), "{read:?} after {least}");
+                    }
+                }
+            });
+        }
+        for number in 1..=300 {
+            let writes = conversations.iter().map(|conversation| append(conversation, number)).collect();
+            let outcomes = commit(&mut backend, writes);
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            acknowledged.iter().for_each(|acknowledged| acknowledged.store(number, Ordering::Release));
+        }
+        ended.store(true, Ordering::Release);
+    });
+}
+
+#[test]
+fn an_end_newer_than_the_view_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open(folder.path());
+    let conversation = private("a", "b");
+    fill(&mut backend, &conversation, 1, 5);
+    let shared = backend.shared.clone();
+    let tables = shared.tables.read().unwrap();
+    let view = tables.as_ref().unwrap().view();
+    fill(&mut backend, &conversation, 6, 9);
+    let user = user("b");
+    let reads = [
+        Read::User { user: user.clone(), device: device("new"), recent_since: Some(Millis(0)) },
+        Read::Summaries { user: user.clone(), limit: 10, cursor: None },
+        Read::Unread { user: user.clone() },
+        Read::Search { user, query: "message".to_owned(), conversation: None, limit: 10, cursor: None },
+        Read::Range(range(&conversation)),
+    ];
+    for read in reads {
+        let answer = view.read(&read, None);
+        assert!(answer.is_ok(), "{read:?}: {answer:?}");
+    }
+    assert!(matches!(view.read(&Read::Head { conversation }, None), Ok(Answer::Head(Seq(9)))));
 }
 
 #[test]

@@ -35,6 +35,7 @@ impl Draft<'_> {
                 self.put(Space::LastSeen, key, value);
                 self.know(&user)?;
             }
+            Write::Know(users) => users.iter().try_for_each(|user| self.know(user))?,
             Write::Note { name, text } => {
                 let key = keys::note(name.kind, &name.id);
                 match text {

@@ -76,6 +76,9 @@ impl MemoryBackend {
             Write::Recall { conversation, seq, by } => self.recall(&conversation, seq, &by),
             Write::Hide { user, conversation, seq } => self.hide(&user, &conversation, seq),
             Write::LastSeen { user, at } => self.users.entry(&user).last_seen = Some(at),
+            Write::Know(users) => users.iter().for_each(|user| {
+                self.users.number(user);
+            }),
             Write::Note { name, text: Some(text) } => {
                 self.notes.insert(name, text);
             }
@@ -223,12 +226,17 @@ impl MemoryBackend {
         Some(Box::new(GroupState { group: members.record.clone(), members: members.listed(&self.users), head }))
     }
 
-    fn user(&self, user: &UserId, device: &DeviceId) -> UserState {
+    fn user(&self, user: &UserId, device: &DeviceId, recent_since: Option<Millis>) -> UserState {
         let Some(user) = self.users.user(user) else {
             return UserState { device_known: false, conversations: Vec::new(), last_seen: None };
         };
         let device = user.device(device);
-        let conversations = user.rows().iter().map(|row| self.row_of(row, device)).collect();
+        let mut conversations: Vec<UserConversation> = user.rows().iter().map(|row| self.row_of(row, device)).collect();
+        if let Some(since) = recent_since.filter(|_| device.is_none()) {
+            for (row, seen) in user.rows().iter().zip(&mut conversations) {
+                seen.recent_from = Some(self.logs[row.log as usize].before(since));
+            }
+        }
         UserState { device_known: device.is_some(), conversations, last_seen: user.last_seen }
     }
 
@@ -247,6 +255,7 @@ impl MemoryBackend {
             read_seq: row.read_seq,
             delivered_device: device.and_then(|device| row.delivered(device)),
             delivered_any: row.delivered_any(),
+            recent_from: None,
         }
     }
 
@@ -258,10 +267,31 @@ impl MemoryBackend {
         log.page(query, |seq| viewer.is_some_and(|viewer| viewer.hides(number as u32, seq)))
     }
 
+    /// Removes a log's oldest message when it is older than `before`. Returns whether it was.
+    fn prune_one(&mut self, log: usize, before: Millis) -> bool {
+        let Some(message) = self.logs[log].prune_one(before) else { return false };
+        let hash = self.hasher.hash_one(message.id);
+        if let Ok(known) = self.by_id.find_entry(hash, |(known, kept)| *known == hash && kept.id == message.id) {
+            known.remove();
+        }
+        true
+    }
+
     fn locate(&self, id: MessageId) -> Option<SharedMessage> {
         let hash = self.hasher.hash_one(id);
         let (_, message) = self.by_id.find(hash, |(known, message)| *known == hash && message.id == id)?;
         Some(message.clone())
+    }
+}
+
+#[cfg(test)]
+impl MemoryBackend {
+    /// Removes a conversation's oldest messages, whatever their age: for stories of what retention does.
+    pub fn prune_first(&mut self, conversation: &ConversationId, count: usize) {
+        let Some(number) = self.logs.get_index_of(conversation) else { return };
+        for _ in 0..count {
+            self.prune_one(number, Millis(u64::MAX));
+        }
     }
 }
 
@@ -274,7 +304,7 @@ impl Backend for MemoryBackend {
         Ok(match read {
             Read::Head { conversation } => Answer::Head(self.head(conversation)),
             Read::Group { group } => Answer::Group(self.group(group)),
-            Read::User { user, device } => Answer::User(Box::new(self.user(user, device))),
+            Read::User { user, device, recent_since } => Answer::User(Box::new(self.user(user, device, *recent_since))),
             Read::Contacts { user, others } => Answer::Contacts(self.users.contacts(user, others)),
             Read::Row { user, device, conversation } => Answer::Row(self.row(user, device, conversation)),
             Read::Range(query) => Answer::Range(self.range(query)),
@@ -311,12 +341,8 @@ impl Backend for MemoryBackend {
                 self.prune_at = 0;
             }
             while pruned < messages_max {
-                let Some(message) = self.logs[self.prune_at].prune_one(before) else {
+                if !self.prune_one(self.prune_at, before) {
                     break;
-                };
-                let hash = self.hasher.hash_one(message.id);
-                if let Ok(known) = self.by_id.find_entry(hash, |(known, kept)| *known == hash && kept.id == message.id) {
-                    known.remove();
                 }
                 pruned += 1;
             }

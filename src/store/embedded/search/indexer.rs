@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
                 }
                 // Before its folder goes.
                 drop(other);
-                let last = view(shared, |view| last_number(view))?;
+                let last = view(shared, last_number)?;
                 let cursor = Cursor::fresh(settings.store, synced, last);
                 (Index::create(&settings.folder, settings.how.memory_bytes, &cursor)?, cursor)
             }
