@@ -11,6 +11,7 @@ mod archive;
 mod body;
 mod calls;
 mod groups;
+mod keys;
 mod listen;
 mod lookups;
 mod messages;
@@ -67,6 +68,8 @@ impl ControlRuntime {
         Arc::new(move || bell.notify_one())
     }
 }
+
+pub use keys::{KeyFault, KeyPlace, KeyWatch};
 
 /// What the control plane is made of.
 pub struct ControlParts {

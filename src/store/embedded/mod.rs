@@ -7,14 +7,14 @@
 
 mod acknowledged;
 mod cache;
-mod codec;
+pub(crate) mod codec;
 mod contacts;
 mod draft;
 mod files;
 mod find;
 mod heads;
-mod journal;
-mod keyring;
+pub(crate) mod journal;
+pub(crate) mod keyring;
 mod keys;
 mod lists;
 mod open;
