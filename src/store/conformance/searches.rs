@@ -8,9 +8,27 @@ use crate::types::{ConversationId, Millis, Seq};
 impl Probe {
     /// Contents found on all pages, in order.
     fn found(&mut self, name: &str, query: &str, only: Option<&ConversationId>, limit: u32) -> Vec<String> {
+        self.found_in(name, query, only, false, limit)
+    }
+
+    fn found_in(
+        &mut self,
+        name: &str,
+        query: &str,
+        only: Option<&ConversationId>,
+        whole_groups: bool,
+        limit: u32,
+    ) -> Vec<String> {
         let (mut contents, mut cursor) = (Vec::new(), None);
         for _ in 0..100 {
-            let read = Read::Search { user: user(name), query: query.to_owned(), conversation: only.cloned(), limit, cursor };
+            let read = Read::Search {
+                user: user(name),
+                query: query.to_owned(),
+                conversation: only.cloned(),
+                whole_groups,
+                limit,
+                cursor,
+            };
             match self.read(read) {
                 Answer::Found { messages, next } => {
                     assert!(messages.len() <= limit as usize);
@@ -43,6 +61,8 @@ pub fn words(mut probe: Probe) {
     assert_eq!(probe.found("a", "WORLD hello", Some(&one), 10).len(), 2);
     assert_eq!(probe.found("a", "\u{5929}\u{6c14}", None, 10).len(), 1, "words need no blanks around them");
     assert!(probe.found("a", "early", None, 10).is_empty(), "from before they joined");
+    assert_eq!(probe.found_in("a", "early", None, true, 10), ["\"hello, early\""], "where groups are open to the beginning");
+    assert!(probe.found_in("c", "early", None, true, 10).is_empty(), "never to those who are not in");
     assert_eq!(probe.found("b", "early", None, 10).len(), 1);
     assert!(probe.found("a", "others", None, 10).is_empty() && probe.found("a", "hello moon", None, 10).is_empty());
     probe.done(Write::Hide { user: user("a"), conversation: one.clone(), seq: Seq(1) });

@@ -11,21 +11,11 @@ use super::lists::Budget;
 use super::read::Hidden;
 use super::search::{Hits, Search, Sight, block_begin, block_of};
 use super::tables::{Look, Space, Trouble, View};
-use crate::store::listing::parse_cursor;
+use crate::store::listing::{FOUND_BYTES_MAX, Wanted, parse_cursor};
 use crate::store::text::Query;
 use crate::types::record::SharedMessage;
 use crate::types::storage::Answer;
-use crate::types::{ConversationId, Millis, Seq, UserId};
-
-/// What [`Read::Search`](crate::types::storage::Read::Search) asks for.
-#[derive(Clone, Copy)]
-pub struct Wanted<'a> {
-    pub user: &'a UserId,
-    pub query: &'a str,
-    pub only: Option<&'a ConversationId>,
-    pub limit: u32,
-    pub cursor: Option<&'a str>,
-}
+use crate::types::{ConversationId, Millis, Seq};
 
 impl View<'_> {
     /// Every word of the query has to occur. When an answer has looked at enough, `next` says where to go on, also when nothing
@@ -43,16 +33,15 @@ impl View<'_> {
         }
         let numbers = rows.iter().map(|(_, row)| row.number);
         let sight = search.and_then(|search| search.sight(query.terms(), numbers)).transpose()?;
-        let finding =
-            Finding { view: self, user: wanted.user, query, sight, before: wanted.cursor.and_then(parse_cursor).map(Place::new) };
-        finding.page(rows, wanted.limit.max(1) as usize)
+        let before = wanted.cursor.and_then(parse_cursor).map(Place::new);
+        Finding { view: self, wanted, query, sight, before }.page(rows)
     }
 }
 
 /// One search under way.
 struct Finding<'a> {
     view: &'a View<'a>,
-    user: &'a UserId,
+    wanted: &'a Wanted<'a>,
     query: Query,
     sight: Option<Sight>,
     /// Only what lies before it.
@@ -76,20 +65,29 @@ impl Place {
 }
 
 impl Finding<'_> {
-    fn page(&self, rows: Vec<(ConversationId, RowRecord)>, limit: usize) -> Result<Answer, Trouble> {
+    fn page(&self, rows: Vec<(ConversationId, RowRecord)>) -> Result<Answer, Trouble> {
         // Enough for a step in each conversation: so every page ends further back than it began.
         let mut budget = Budget::with(rows.len() * (OPEN_COST + BLOCK_COST + MATCH_COST));
         let mut heap = BinaryHeap::with_capacity(rows.len());
         for (id, row) in rows {
-            heap.extend(Strand::new(self.view, id, row, self.before.as_ref())?);
+            heap.extend(Strand::new(self, id, row)?);
         }
-        let mut messages = Vec::new();
+        let (limit, mut messages, mut bytes) = (self.wanted.limit.max(1) as usize, Vec::new(), 0);
+        let mut held_blocks = 0;
         while let Some(mut strand) = heap.pop() {
-            messages.extend(strand.found.take());
+            if let Some(message) = strand.found.take() {
+                bytes += message.weight_bytes();
+                messages.push(message);
+            }
+            held_blocks -= usize::from(strand.hits.is_some());
             if strand.step(self, &mut budget)? {
+                if held_blocks == HELD_BLOCKS_MAX {
+                    strand.hits = None;
+                }
+                held_blocks += usize::from(strand.hits.is_some());
                 heap.push(strand);
             }
-            if messages.len() >= limit || budget.is_spent() {
+            if messages.len() >= limit || bytes >= FOUND_BYTES_MAX || budget.is_spent() {
                 return Ok(Answer::Found { messages, next: Finding::cursor(&heap) });
             }
         }
@@ -135,15 +133,15 @@ struct Strand {
 }
 
 impl Strand {
-    fn new(view: &View<'_>, id: ConversationId, row: RowRecord, before: Option<&Place>) -> Result<Option<Strand>, Trouble> {
-        let Some((last, key, bytes)) = view.last_message(row.number)? else { return Ok(None) };
-        let low = row.start_seq.next();
+    fn new(finding: &Finding<'_>, id: ConversationId, row: RowRecord) -> Result<Option<Strand>, Trouble> {
+        let Some((last, key, bytes)) = finding.view.newest_message(row.number)? else { return Ok(None) };
+        let low = finding.wanted.after(&id, row.start_seq).next();
         if last < low {
             return Ok(None);
         }
         let head = decode_head(&key, &bytes).map_err(Trouble::at(Space::Messages, id.as_str()))?;
         let (mut at, mut next, mut opened) = (head.created_at, last.next(), true);
-        if let Some(before) = before {
+        if let Some(before) = &finding.before {
             match id.as_str().cmp(&before.conversation) {
                 Ordering::Equal if before.seq != ANY_SEQ => (at, next) = (before.at, before.seq.min(next)),
                 Ordering::Less | Ordering::Equal => (at, opened) = (at.min(before.at), false),
@@ -192,12 +190,12 @@ impl Strand {
     /// Looks through the next piece of the log down to `from`.
     fn scan(&mut self, finding: &Finding<'_>, from: Seq, budget: &mut Budget) -> Result<(), Trouble> {
         let (view, high) = (finding.view, self.next.previous());
-        let mut hidden = Hidden::walk(view, finding.user, self.row.number, (from, high), true);
+        let mut hidden = Hidden::walk(view, finding.wanted.user, self.row.number, (from, high), true);
         self.next = from;
         for (place, guard) in view.log(self.row.number, from, high).rev().enumerate() {
             let (key, bytes) = guard.into_inner()?;
             let seq = keys::seq_of(&key).unwrap_or_default();
-            if place == self.piece {
+            if place == self.piece || (place > 0 && budget.is_spent()) {
                 self.next = seq.next();
                 break;
             }
@@ -259,7 +257,7 @@ impl Strand {
         let Some(bytes) = view.get(Space::Messages, &key)? else { return Ok(None) };
         let message = view.decode(&key, &bytes, &self.id, seq)?;
         let seen = message.recalled_by().is_none() && finding.is_before(&message) && finding.query.matches(&message);
-        if !seen || view.get(Space::Hidden, &keys::hidden(finding.user, number, seq))?.is_some() {
+        if !seen || view.get(Space::Hidden, &keys::hidden(finding.wanted.user, number, seq))?.is_some() {
             return Ok(None);
         }
         Ok(Some(message))
@@ -294,6 +292,8 @@ impl Ord for Strand {
 const ANY_SEQ: Seq = Seq(u64::MAX);
 const PIECE_MIN: usize = 4;
 const PIECE_MAX: usize = 256;
+/// Conversations whose block of the index stays at hand; of others it is looked up again when it is their turn.
+const HELD_BLOCKS_MAX: usize = 256;
 /// What finding the place in a log, looking into a block of the index, and reading one message count for, in messages looked through.
 const OPEN_COST: usize = 8;
 const BLOCK_COST: usize = 8;

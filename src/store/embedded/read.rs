@@ -6,10 +6,10 @@ use std::sync::Arc;
 use fjall::Slice;
 
 use super::codec::{self, ConversationRecord, GroupRecord, RowRecord, device_hash};
-use super::find::Wanted;
 use super::keys;
 use super::search::Search;
 use super::tables::{Look, Space, Trouble, View};
+use crate::store::listing::Wanted;
 use crate::types::record::{Group, SharedMessage, UserConversation};
 use crate::types::storage::{Answer, GroupState, RangePage, RangeQuery, Read, UserState};
 use crate::types::{ConversationId, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
@@ -37,9 +37,10 @@ impl View<'_> {
             }
             Read::Summaries { user, limit, cursor } => self.summaries(user, *limit, cursor.as_deref())?,
             Read::Unread { user } => self.unread(user)?,
-            Read::Search { user, query, conversation, limit, cursor } => {
+            Read::Search { user, query, conversation, whole_groups, limit, cursor } => {
                 let (only, cursor) = (conversation.as_ref(), cursor.as_deref());
-                self.find(&Wanted { user, query, only, limit: *limit, cursor }, search)?
+                let wanted = Wanted { user, query, only, whole_groups: *whole_groups, limit: *limit, cursor };
+                self.find(&wanted, search)?
             }
             Read::Users { after, limit } => Answer::Users(self.users(after.as_ref(), *limit)?),
             Read::UserCount => Answer::Count(self.prefix(Space::Users, keys::users()).count() as u64),

@@ -134,7 +134,7 @@ impl Index {
         self.reader.clone()
     }
 
-    /// Takes a message. To take one twice does no harm.
+    /// Takes a message that retention keeps at least as long as one of the time `at`. To take one twice does no harm.
     pub fn add(&self, number: u64, seq: Seq, at: Millis, terms: &[String]) -> Result<(), IndexFault> {
         let mut document = TantivyDocument::new();
         let mut key = block_key(number, seq.0 >> BLOCK_BITS);

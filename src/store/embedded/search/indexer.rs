@@ -19,13 +19,15 @@ use crate::store::embedded::Shared;
 use crate::store::embedded::keys;
 use crate::store::embedded::tables::{Look, Space, Trouble, View};
 use crate::store::text;
-use crate::types::{ConversationId, Seq, UserId};
+use crate::types::{ConversationId, Millis, Seq, UserId};
 
 /// Indexes until it is told to stop. A fault is logged and tried again.
 pub fn run(search: &Search, shared: &Arc<Shared>, settings: &IndexSettings) {
     // Threads that the index starts from this one inherit it. When it is refused they share equally.
     let _ = rustix::process::setpriority_process(None, NICENESS);
+    let mut faults = 0;
     while !search.is_stopping() {
+        let commits = search.commits.load(Ordering::Relaxed);
         let session = || Session::open(search, shared, settings)?.run();
         let halt = match catch_unwind(AssertUnwindSafe(session)) {
             Ok(Ok(())) => break,
@@ -33,30 +35,37 @@ pub fn run(search: &Search, shared: &Arc<Shared>, settings: &IndexSettings) {
             Err(_) => Halt::Damaged("the index could not be read".to_owned()),
         };
         search.close();
+        let moved_on = search.commits.load(Ordering::Relaxed) > commits;
+        faults = if moved_on { 1 } else { faults + 1 };
         match halt {
+            Halt::Index(reason) if faults % FAULTS_MAX != 0 => {
+                tracing::warn!(%reason, "the search index cannot be written: searches look through the log");
+            }
             Halt::Failed(reason) => tracing::warn!(%reason, "the search index waits: searches look through the log"),
-            Halt::Damaged(reason) => {
+            Halt::Damaged(reason) | Halt::Index(reason) => {
                 tracing::warn!(%reason, "the search index is damaged and made anew: searches look through the log meanwhile");
                 if let Err(error) = std::fs::remove_dir_all(&settings.folder) {
                     tracing::warn!(%error, folder = %settings.folder.display(), "the damaged search index cannot be removed");
                 }
             }
         }
-        search.wait(RETRY_EVERY);
+        search.wait(RETRY_EVERY * (1 << faults.min(RETRY_DOUBLINGS_MAX)));
     }
     search.close();
 }
 
 /// Why a session ended before it was told to.
 enum Halt {
-    /// To be tried again with the same index.
+    /// The store cannot be read: to be tried again.
     Failed(String),
+    /// The index cannot be read or written, perhaps for want of space: to be tried again, and when that does not help, anew.
+    Index(String),
     Damaged(String),
 }
 
 impl From<IndexFault> for Halt {
     fn from(fault: IndexFault) -> Halt {
-        Halt::Failed(fault.0)
+        Halt::Index(fault.0)
     }
 }
 
@@ -178,7 +187,7 @@ impl<'a> Session<'a> {
             for guard in view.range(Space::Changes, from, Some(to)) {
                 let (key, bytes) = guard.into_inner().map_err(Trouble::from)?;
                 let commit = changes::commit_of(&key).unwrap_or(reached);
-                let list = changes::decode(&bytes).map_err(Trouble::at(Space::Changes, commit.to_string()))?;
+                let list = changes::decode(&bytes).map_err(|_| damaged_list(commit))?;
                 messages += list.iter().map(Change::messages).sum::<u64>();
                 changed.extend(list);
                 if messages >= PIECE_MESSAGES {
@@ -207,15 +216,16 @@ impl<'a> Session<'a> {
             self.taken += change.messages() as usize;
             return Ok(());
         }
+        let log = Log::of(view, number)?;
         if change.messages() <= LOOK_UPS_MAX {
             for seq in (first.0..=last.0).map(Seq) {
                 let key = keys::message(number, seq);
                 if let Some(bytes) = view.get(Space::Messages, &key)? {
-                    self.take(view, number, seq, (&key, &bytes))?;
+                    self.take(view, log, seq, (&key, &bytes))?;
                 }
             }
         } else {
-            self.take_log(view, number, first, last, usize::MAX)?;
+            self.take_log(view, log, (first, last), usize::MAX)?;
         }
         self.listed += change.messages();
         let reached = self.last.entry(number).or_default();
@@ -224,24 +234,24 @@ impl<'a> Session<'a> {
     }
 
     /// Takes up to `count` messages of a log; the `seq` to go on at, when that was not the end of it.
-    fn take_log(&mut self, view: &View<'_>, number: u64, first: Seq, last: Seq, count: usize) -> Result<Option<Seq>, Halt> {
-        for (taken, guard) in view.log(number, first, last).enumerate() {
+    fn take_log(&mut self, view: &View<'_>, log: Log, (first, last): (Seq, Seq), count: usize) -> Result<Option<Seq>, Halt> {
+        for (taken, guard) in view.log(log.number, first, last).enumerate() {
             let (key, bytes) = guard.into_inner().map_err(Trouble::from)?;
             let seq = keys::seq_of(&key).unwrap_or(last);
             if taken == count {
                 return Ok(Some(seq));
             }
-            self.take(view, number, seq, (&key, &bytes))?;
+            self.take(view, log, seq, (&key, &bytes))?;
         }
         Ok(None)
     }
 
-    fn take(&mut self, view: &View<'_>, number: u64, seq: Seq, (key, bytes): (&Slice, &Slice)) -> Result<(), Halt> {
+    fn take(&mut self, view: &View<'_>, log: Log, seq: Seq, (key, bytes): (&Slice, &Slice)) -> Result<(), Halt> {
         // What is damaged cannot be found; whoever reads it is told.
         let Ok(message) = view.decode(key, bytes, &self.nobody, seq) else { return Ok(()) };
         let terms = text::terms(&message);
         if !terms.is_empty() {
-            self.index.add(number, seq, message.created_at, &terms)?;
+            self.index.add(log.number, seq, Millis(message.created_at.0.saturating_add(log.slack_ms)), &terms)?;
         }
         self.taken += 1;
         self.waiting_since.get_or_insert_with(Instant::now);
@@ -256,7 +266,7 @@ impl<'a> Session<'a> {
             let until = self.taken + PIECE_MESSAGES as usize;
             for _ in 0..PIECE_CONVERSATIONS {
                 let left = until.saturating_sub(self.taken);
-                match self.take_log(view, number, Seq(seq), Seq(u64::MAX), left)? {
+                match self.take_log(view, Log::of(view, number)?, (Seq(seq), Seq(u64::MAX)), left)? {
                     Some(next) => {
                         seq = next.0;
                         break;
@@ -300,6 +310,7 @@ impl<'a> Session<'a> {
 
     fn commit(&mut self) -> Result<(), Halt> {
         self.index.commit(&self.cursor)?;
+        self.search.commits.fetch_add(1, Ordering::Relaxed);
         self.durable = self.cursor.commit;
         (self.waiting_since, self.changed_since, self.taken) = (None, None, 0);
         self.publish();
@@ -319,8 +330,9 @@ impl<'a> Session<'a> {
         // Taken after the writer began to note: nothing falls between.
         view(self.shared, |view| {
             for guard in view.range(Space::Changes, from, None) {
-                let (_, bytes) = guard.into_inner().map_err(Trouble::from)?;
-                self.search.committed(&changes::decode(&bytes).map_err(Trouble::at(Space::Changes, "a list"))?);
+                let (key, bytes) = guard.into_inner().map_err(Trouble::from)?;
+                let commit = changes::commit_of(&key).unwrap_or_default();
+                self.search.committed(&changes::decode(&bytes).map_err(|_| damaged_list(commit))?);
             }
             Ok(())
         })
@@ -336,6 +348,30 @@ impl<'a> Session<'a> {
     }
 }
 
+/// A log of which messages are taken.
+#[derive(Clone, Copy)]
+struct Log {
+    number: u64,
+    /// How far its times step back: retention keeps a message as long as everything before it.
+    slack_ms: u64,
+}
+
+impl Log {
+    fn of(view: &View<'_>, number: u64) -> Result<Log, Halt> {
+        let id = match view.conversation_id(number) {
+            Ok(id) => id,
+            // A damaged record stops its own conversation only; whoever reads it is told.
+            Err(Trouble::Damaged { .. }) => return Ok(Log { number, slack_ms: 0 }),
+            Err(trouble) => return Err(trouble.into()),
+        };
+        let record = match view.conversation_record(&id) {
+            Err(Trouble::Damaged { .. }) => None,
+            record => record?,
+        };
+        Ok(Log { number, slack_ms: record.map_or(0, |record| record.slack_ms) })
+    }
+}
+
 /// Looks into the store as it is now. No lock outlives the look, so that the store can be opened anew.
 fn view<T>(shared: &Shared, look: impl FnOnce(&View<'_>) -> Result<T, Halt>) -> Result<T, Halt> {
     let tables = shared.tables.read().unwrap_or_else(PoisonError::into_inner);
@@ -343,6 +379,11 @@ fn view<T>(shared: &Shared, look: impl FnOnce(&View<'_>) -> Result<T, Halt>) -> 
         Some(tables) => look(&tables.view()),
         None => Err(Halt::Failed("the store is closed".to_owned())),
     }
+}
+
+/// What the list named is in the logs: an index that begins behind it needs no list.
+fn damaged_list(commit: u64) -> Halt {
+    Halt::Damaged(format!("the list of what commit {commit} of the store has changed cannot be read"))
 }
 
 fn last_number(view: &View<'_>) -> Result<u64, Halt> {
@@ -354,7 +395,11 @@ fn last_number(view: &View<'_>) -> Result<u64, Halt> {
 
 const NICENESS: i32 = 10;
 const IDLE: Duration = Duration::from_millis(200);
-const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// The first wait after a fault; it doubles while faults follow each other without a commit of the index between.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
+const RETRY_DOUBLINGS_MAX: u32 = 6;
+/// After so many faults in a row the index is made anew.
+const FAULTS_MAX: u32 = 3;
 /// Messages and conversations of one piece of work.
 const PIECE_MESSAGES: u64 = 512;
 const PIECE_CONVERSATIONS: usize = 64;

@@ -111,6 +111,8 @@ pub struct Search {
     lists_since: AtomicU64,
     /// The last commit that the index has on its disk: lists up to it are needed no more.
     indexed: AtomicU64,
+    /// How often the index has put something on its disk.
+    commits: AtomicU64,
     /// Messages from before this time are gone.
     pruned_before: AtomicU64,
 }

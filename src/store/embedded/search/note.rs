@@ -59,9 +59,12 @@ impl Notes {
     }
 }
 
-/// Removes all lists, in batches.
+/// Removes all lists, in batches. From the first one on nothing is said to be whole.
 pub fn clear(tables: &Tables) -> Result<(), Trouble> {
     let lists = tables.keyspace(Space::Changes);
+    if tables.get(Space::Meta, EXTENT)?.is_some() {
+        tables.keyspace(Space::Meta).remove(EXTENT)?;
+    }
     loop {
         let mut batch = tables.database().batch();
         for guard in tables.range(Space::Changes, changes::key(0), None).take(CLEARED_AT_ONCE) {

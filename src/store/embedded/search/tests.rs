@@ -54,7 +54,8 @@ fn say(conversation: &ConversationId, number: u64, content: &str) -> Write {
 fn found(backend: &mut EmbeddedBackend, query: &str, limit: u32) -> Vec<u64> {
     let (mut seqs, mut cursor) = (Vec::new(), None);
     loop {
-        let read = Read::Search { user: user("a"), query: query.to_owned(), conversation: None, limit, cursor };
+        let read =
+            Read::Search { user: user("a"), query: query.to_owned(), conversation: None, whole_groups: false, limit, cursor };
         match backend.read(&read) {
             Ok(Answer::Found { messages, next }) => {
                 seqs.extend(messages.iter().map(|message| message.seq.0));
@@ -223,6 +224,67 @@ fn turning_the_index_off_and_on_again_misses_nothing() {
     assert_eq!((found(&mut backend, "between", 10), found(&mut backend, "after", 10)), (vec![501], vec![502]));
 }
 
+/// As it is at this moment, which is what a crash would leave.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, target) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn crashes_around_a_moment_without_an_index_miss_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["one", "two", "three"].map(|name| folder.path().join(name));
+    let conversation = private("a", "b");
+    let search = SearchSettings { commit_every: Duration::from_secs(3_600), ..SearchSettings::default() };
+    let settings = EmbeddedSettings { search: Some(search), ..EmbeddedSettings::new(&paths[0]) };
+    let mut backend = EmbeddedBackend::open(settings).unwrap();
+    let begun = Instant::now();
+    while !backend.shared.search.as_ref().unwrap().has_index() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "there is no index");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    fill(&mut backend, &conversation, 200);
+    copy(&paths[0], &paths[1]);
+    drop(backend);
+    // The index is empty, and what it lacks is named by lists, which whoever does without an index forgets.
+    let without = EmbeddedBackend::open(EmbeddedSettings { search: None, ..EmbeddedSettings::new(&paths[1]) }).unwrap();
+    copy(&paths[1], &paths[2]);
+    drop(without);
+    let mut backend = open(&paths[2]);
+    wait_for_index(&backend);
+    assert_eq!(found(&mut backend, "rare100", 10), [100]);
+    assert_eq!(found(&mut backend, "common", 100).len(), 200);
+}
+
+#[test]
+fn retention_takes_from_the_index_what_is_gone_from_the_log_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut backend, conversation) = (open(folder.path()), private("a", "b"));
+    let day = 24 * 60 * 60 * 1_000;
+    // The clock was ahead by days and stepped back: what came after is kept as long as what came before.
+    for at in [2 * day, 9 * day, 3 * day, 4 * day] {
+        commit(&mut backend, vec![say(&conversation, at, "needle")]);
+    }
+    wait_for_index(&backend);
+    let documents = |backend: &EmbeddedBackend| backend.shared.search.as_ref().unwrap().documents();
+    assert_eq!((backend.prune(Millis(6 * day), 100), documents(&backend)), (Ok(1), 4));
+    commit(&mut backend, vec![say(&conversation, 10 * day, "needle")]);
+    let begun = Instant::now();
+    while documents(&backend) != 4 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{} messages in the index", documents(&backend));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    wait_for_index(&backend);
+    assert_eq!(found(&mut backend, "needle", 10), [5, 4, 3, 2]);
+}
+
 #[test]
 fn many_conversations_are_merged_by_time() {
     let folder = tempfile::tempdir().unwrap();
@@ -242,7 +304,14 @@ fn many_conversations_are_merged_by_time() {
         for limit in [1, 50, 200] {
             let (mut times, mut cursor) = (Vec::new(), None);
             loop {
-                let read = Read::Search { user: user("a"), query: "needle".into(), conversation: None, limit, cursor };
+                let read = Read::Search {
+                    user: user("a"),
+                    query: "needle".into(),
+                    conversation: None,
+                    whole_groups: false,
+                    limit,
+                    cursor,
+                };
                 let Ok(Answer::Found { messages, next }) = backend.read(&read) else { panic!("not found") };
                 times.extend(messages.iter().map(|message| message.created_at.0));
                 cursor = next;
