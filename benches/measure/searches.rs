@@ -76,7 +76,14 @@ fn measure(reads: &dyn ReadSide, query: &str) {
     let mut times = Vec::new();
     let mut found = 0;
     for _ in 0..ROUNDS {
-        let read = Read::Search { user: user("a"), query: query.to_owned(), conversation: None, limit: 50, cursor: None };
+        let read = Read::Search {
+            user: user("a"),
+            query: query.to_owned(),
+            conversation: None,
+            whole_groups: false,
+            limit: 50,
+            cursor: None,
+        };
         let begun = Instant::now();
         let Ok(Answer::Found { messages, .. }) = reads.read(&read) else { panic!("not searched") };
         times.push(begun.elapsed().as_secs_f64() * 1e3);

@@ -1,7 +1,9 @@
 //! Searching one's own conversations: what is found, in which order, by whom, and that it outlives crashes and its own index.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use corehub::store::new_key_line;
 use serde_json::{Value, json};
 
 use super::groups::pair;
@@ -145,6 +147,92 @@ at_shards!(a_crash_loses_nothing_that_can_be_found, |server| {
     assert_eq!(contents(&mut alice, json!({"query": "会议"})), ["会议 third", "会议 second", "会议 first"]);
 });
 
+at_shards!(what_was_acknowledged_before_a_kill_is_found_once, |server| {
+    let mut acknowledged: Vec<String> = Vec::new();
+    for round in 0..3 {
+        let mut alice = Client::connect(server, "alice");
+        let texts: Vec<String> = (0..300).map(|number| format!("会议 needle{round}x{number}")).collect();
+        let partner = |number: usize| ["bob", "carol", "dave"][number % 3];
+        for (number, text) in texts.iter().enumerate() {
+            let data = json!({"to_user_id": partner(number), "content": text});
+            alice.send_json(&json!({"type": "send_message", "message_id": text, "data": data}));
+        }
+        // The kill meets the rest somewhere on its way, and the index wherever it is.
+        for text in &texts[..50 + round * 100] {
+            assert_eq!(alice.reply_to(text)["type"], "ack");
+            acknowledged.push(text.clone());
+        }
+        server.crash_and_restart();
+        drop(alice);
+        let mut alice = Client::connect(server, "alice");
+        for indexed in [false, true] {
+            if indexed {
+                wait_for_index(server);
+            }
+            let mut found = all_contents(&mut alice, "会议");
+            let all = found.len();
+            found.sort();
+            found.dedup();
+            assert_eq!(found.len(), all, "nothing twice in round {round}");
+            let lost: Vec<_> = acknowledged.iter().filter(|text| found.binary_search(text).is_err()).collect();
+            assert!(lost.is_empty(), "round {round}, indexed: {indexed}: {lost:?}");
+        }
+    }
+});
+
+at_shards!(whole_groups_are_searched_where_their_history_is_open, "[groups]\nhistory = \"all\"\n", |server| {
+    let (mut owner, _bob) = pair(server, true);
+    owner.tell_group("team", "会议 early");
+    let mut carol = Client::connect(server, "carol");
+    assert!(contents(&mut carol, json!({"query": "会议"})).is_empty(), "not before they are in");
+    carol.acked("join_group", json!({"group_id": "team"}));
+    owner.tell_group("team", "会议 late");
+    for indexed in [false, true] {
+        if indexed {
+            wait_for_index(server);
+        }
+        assert_eq!(contents(&mut carol, json!({"query": "会议"})), ["会议 late", "会议 early"]);
+    }
+    carol.acked("leave_group", json!({"group_id": "team"}));
+    assert!(contents(&mut carol, json!({"query": "会议"})).is_empty(), "nor after they have left");
+    assert!(contents(&mut carol, json!({"query": "会议", "group_id": "team"})).is_empty());
+});
+
+at_shards!(a_page_holds_about_a_mebibyte, |server| {
+    let mut alice = Client::connect(server, "alice");
+    for number in 0..8 {
+        alice.tell("bob", &format!("needle {number} {}", "filler ".repeat(40_000)));
+    }
+    let page = alice.ask("search", json!({"query": "needle", "limit": 200}));
+    assert_eq!((page["messages"].as_array().expect("a list").len(), &page["has_more"]), (4, &json!(true)));
+    assert_eq!(all_contents(&mut alice, "needle").len(), 8);
+});
+
+#[test]
+fn sealed_messages_are_found_and_their_words_are_on_no_disk() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (data, keys) = (folder.path().join("data"), folder.path().join("keys"));
+    std::fs::write(&keys, new_key_line("one").expect("a key").as_bytes()).expect("it can be written");
+    std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let config = format!("[store]\nencryption_key_file = {:?}\n", keys.display().to_string());
+    let server = Server::start_in(2, &config, &data);
+    let mut alice = Client::connect(&server, "alice");
+    alice.tell("bob", "明天开会议吗 unmistakable");
+    assert_eq!(contents(&mut alice, json!({"query": "会议 unmistakable"})), ["明天开会议吗 unmistakable"]);
+    server.crash_and_restart();
+    let mut alice = Client::connect(&server, "alice");
+    assert_eq!(contents(&mut alice, json!({"query": "会议"})), ["明天开会议吗 unmistakable"]);
+    server.terminate();
+    server.wait_for_exit();
+    assert!(!data.join("search").exists(), "there is no index");
+    for_each_file(&data, &|file, bytes| {
+        for word in ["会议", "unmistakable"] {
+            let found = bytes.windows(word.len()).any(|part| part == word.as_bytes());
+            assert!(!found, "{} holds {word}", file.display());
+        }
+    });
+}
+
 #[test]
 fn an_index_that_was_deleted_or_damaged_is_made_again() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -186,6 +274,31 @@ fn contents(client: &mut Client, query: Value) -> Vec<String> {
     let page = client.ask("search", query);
     let messages = page["messages"].as_array().unwrap_or_else(|| panic!("no messages in {page}"));
     messages.iter().map(|message| message["content"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// Of all pages.
+fn all_contents(client: &mut Client, query: &str) -> Vec<String> {
+    let (mut found, mut cursor) = (Vec::new(), Value::Null);
+    loop {
+        let page = client.ask("search", json!({"query": query, "limit": 70, "cursor": cursor}));
+        let messages = page["messages"].as_array().expect("a list");
+        found.extend(messages.iter().map(|message| message["content"].as_str().expect("a text").to_owned()));
+        cursor = page["next"].clone();
+        if cursor.is_null() {
+            return found;
+        }
+    }
+}
+
+fn for_each_file(folder: &Path, look: &dyn Fn(&Path, &[u8])) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            for_each_file(&path, look);
+        } else {
+            look(&path, &std::fs::read(&path).expect("a file"));
+        }
+    }
 }
 
 /// Returns when the index has everything that was acknowledged before.
