@@ -22,15 +22,11 @@ impl View<'_> {
     /// was found so far.
     pub fn find(&self, wanted: &Wanted<'_>, search: Option<&Search>) -> Result<Answer, Trouble> {
         let query = Query::new(wanted.query);
-        let mut rows = Vec::new();
-        if !query.is_empty() {
-            for row in self.rows(wanted.user)? {
-                let (id, row) = row?;
-                if wanted.only.is_none_or(|only| *only == id) {
-                    rows.push((id, row));
-                }
-            }
-        }
+        let rows = match wanted.only {
+            _ if query.is_empty() => Vec::new(),
+            Some(id) => self.row_of(wanted.user, id)?.map(|row| (id.clone(), row)).into_iter().collect(),
+            None => self.rows(wanted.user)?.collect::<Result<_, _>>()?,
+        };
         let numbers = rows.iter().map(|(_, row)| row.number);
         let sight = search.and_then(|search| search.sight(query.terms(), numbers)).transpose()?;
         let before = wanted.cursor.and_then(parse_cursor).map(Place::new);

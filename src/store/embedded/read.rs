@@ -96,10 +96,15 @@ impl View<'_> {
     }
 
     fn one_row(&self, user: &UserId, device: &DeviceId, id: &ConversationId) -> Result<Option<Box<UserConversation>>, Trouble> {
+        let Some(row) = self.row_of(user, id)? else { return Ok(None) };
+        Ok(Some(Box::new(self.row_as_seen(id.clone(), &row, device_hash(device.as_str()))?)))
+    }
+
+    /// What a user has of one conversation.
+    pub(super) fn row_of(&self, user: &UserId, id: &ConversationId) -> Result<Option<RowRecord>, Trouble> {
         let key = keys::row(user, id);
         let Some(bytes) = self.get(Space::Rows, &key)? else { return Ok(None) };
-        let row = RowRecord::decode(&key, &bytes).map_err(Trouble::at(Space::Rows, format!("{user} in {id}")))?;
-        Ok(Some(Box::new(self.row_as_seen(id.clone(), &row, device_hash(device.as_str()))?)))
+        RowRecord::decode(&key, &bytes).map(Some).map_err(Trouble::at(Space::Rows, format!("{user} in {id}")))
     }
 
     fn row_as_seen(&self, id: ConversationId, row: &RowRecord, device: u64) -> Result<UserConversation, Trouble> {

@@ -155,7 +155,7 @@ impl<'a> Session<'a> {
             let more = self.follow()?;
             let rebuilding = self.rebuild()?;
             self.prune()?;
-            if self.is_due() {
+            if self.is_due(more) {
                 self.commit()?;
             }
             if !more && !self.search.has_tail() && self.search.state().lookup.is_some() {
@@ -300,9 +300,11 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn is_due(&self) -> bool {
+    /// `more`: it is behind, so it does not hasten.
+    fn is_due(&self, more: bool) -> bool {
         let waits = |since: Option<Instant>, most: Duration| since.is_some_and(|since| since.elapsed() >= most);
         self.taken >= COMMIT_MESSAGES
+            || (!more && self.listed >= TAIL_MESSAGES && waits(self.changed_since, self.commit_every / TAIL_COMMITS_SOONER))
             || waits(self.changed_since, self.commit_every)
             || waits(self.waiting_since, self.commit_every * REBUILD_COMMITS_LATER)
             || self.cursor.commit - self.durable >= COMMIT_COMMITS
@@ -408,5 +410,8 @@ const LOOK_UPS_MAX: u64 = 4;
 /// The index commits when this much waits, or when the oldest has waited long enough, in a rebuild some times as long.
 const COMMIT_MESSAGES: usize = 50_000;
 const REBUILD_COMMITS_LATER: u32 = 5;
+/// What waits is looked through by every search of its conversation: so much of it does not wait that long.
+const TAIL_MESSAGES: u64 = 8_192;
+const TAIL_COMMITS_SOONER: u32 = 8;
 /// Commits of the store without anything for the index.
 const COMMIT_COMMITS: u64 = 65_536;
