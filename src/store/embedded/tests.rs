@@ -47,49 +47,6 @@ impl Backend for Temporary {
     }
 }
 
-/// The same, whose searches wait until the index has everything.
-struct Indexed(Temporary);
-
-impl Backend for Indexed {
-    fn commit(&mut self, writes: &mut Vec<Write>, outcomes: &mut Vec<Outcome>) {
-        self.0.commit(writes, outcomes);
-    }
-
-    fn read(&mut self, read: &Read) -> Outcome {
-        if matches!(read, Read::Search { .. }) {
-            search::tests::wait_for_index(&self.0.backend);
-        }
-        self.0.read(read)
-    }
-
-    fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
-        self.0.prune(before, messages_max)
-    }
-
-    fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
-        self.0.expire(first_uses_before, entries_max)
-    }
-}
-
-#[test]
-fn embedded_conforms_with_everything_indexed() {
-    conformance::suite(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let search = SearchSettings { commit_every: Duration::from_millis(1), ..SearchSettings::default() };
-        let settings = EmbeddedSettings { search: Some(search), ..EmbeddedSettings::new(folder.path()) };
-        Box::new(Indexed(Temporary { backend: EmbeddedBackend::open(settings).unwrap(), _folder: folder }))
-    });
-}
-
-#[test]
-fn embedded_conforms_without_an_index() {
-    conformance::suite(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = EmbeddedSettings { search: None, ..EmbeddedSettings::new(folder.path()) };
-        Box::new(Temporary { backend: EmbeddedBackend::open(settings).unwrap(), _folder: folder })
-    });
-}
-
 fn conforms(durability: Durability) {
     conformance::suite(|| {
         let folder = tempfile::tempdir().unwrap();

@@ -4,11 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::store::conformance::{message, private, user};
+use crate::store::conformance::{self, message, private, user};
 use crate::store::embedded::{EmbeddedBackend, EmbeddedSettings, SearchLag, SearchSettings, new_key_line};
 use crate::store::{Backend, Outcome};
 use crate::types::record::RawJson;
-use crate::types::storage::{Answer, Append, Read, Write};
+use crate::types::storage::{Answer, Append, Read, StoreFault, Write};
 use crate::types::{ConversationId, MessageId, Millis, Seq};
 
 /// Returns when the index has all that was committed.
@@ -76,6 +76,52 @@ fn fill(backend: &mut EmbeddedBackend, conversation: &ConversationId, count: u64
         let writes = (from..=count.min(from + 499)).map(|number| say(conversation, number, &content(number))).collect();
         assert!(commit(backend, writes).iter().all(Result::is_ok));
     }
+}
+
+/// A backend whose searches wait until the index has everything, when there is one.
+struct Indexed {
+    backend: EmbeddedBackend,
+    _folder: tempfile::TempDir,
+}
+
+impl Backend for Indexed {
+    fn commit(&mut self, writes: &mut Vec<Write>, outcomes: &mut Vec<Outcome>) {
+        self.backend.commit(writes, outcomes);
+    }
+
+    fn read(&mut self, read: &Read) -> Outcome {
+        if matches!(read, Read::Search { .. }) && self.backend.search_lag().is_some() {
+            wait_for_index(&self.backend);
+        }
+        self.backend.read(read)
+    }
+
+    fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
+        self.backend.prune(before, messages_max)
+    }
+
+    fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+        self.backend.expire(first_uses_before, entries_max)
+    }
+}
+
+#[test]
+fn embedded_conforms_with_everything_indexed() {
+    conformance::suite(|| {
+        let folder = tempfile::tempdir().unwrap();
+        Box::new(Indexed { backend: open(folder.path()), _folder: folder })
+    });
+}
+
+#[test]
+fn embedded_conforms_without_an_index() {
+    conformance::suite(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = EmbeddedSettings { search: None, ..EmbeddedSettings::new(folder.path()) };
+        let backend = EmbeddedBackend::open(settings).unwrap();
+        assert!(backend.search_lag().is_none());
+        Box::new(Indexed { backend, _folder: folder })
+    });
 }
 
 #[test]
