@@ -290,7 +290,8 @@ const PIECE_MIN: usize = 4;
 const PIECE_MAX: usize = 256;
 /// Conversations whose block of the index stays at hand; of others it is looked up again when it is their turn.
 const HELD_BLOCKS_MAX: usize = 256;
-/// What finding the place in a log, looking into a block of the index, and reading one message count for, in messages looked through.
+/// What finding the place in a log, looking into a block of the index, and reading one message count for, in messages that are
+/// looked through.
 const OPEN_COST: usize = 8;
 const BLOCK_COST: usize = 8;
 const MATCH_COST: usize = 4;
