@@ -12,6 +12,7 @@ mod faults;
 mod listing;
 mod memory;
 mod submission;
+mod text;
 mod threads;
 mod upkeep;
 
@@ -23,6 +24,7 @@ mod tests;
 pub use backend::{Backend, Outcome, ReadSide};
 pub use client::{Refused, StoreClient};
 pub use embedded::{Durability, EmbeddedBackend, EmbeddedSettings, KeyFileFault, StoreOpenFault, new_key_line};
+pub use embedded::{SearchLag, SearchSettings};
 pub use faults::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;
 pub use submission::{Desk, Served, Submission};

@@ -24,6 +24,7 @@ mod reading;
 mod recall;
 mod rest;
 mod retention;
+mod search;
 mod sessions;
 mod slow_reader;
 mod sync;

@@ -12,6 +12,7 @@ use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Sn
 use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
 use super::heads::Heads;
 use super::keyring::{Keyring, NoKey};
+use super::search::IndexFault;
 use super::{keys, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
@@ -31,10 +32,11 @@ pub enum Space {
     Users,
     Notes,
     Meta,
+    Changes,
 }
 
 impl Space {
-    pub const ALL: [Space; 13] = [
+    pub const ALL: [Space; 14] = [
         Space::Messages,
         Space::Conversations,
         Space::Numbers,
@@ -48,6 +50,7 @@ impl Space {
         Space::Users,
         Space::Notes,
         Space::Meta,
+        Space::Changes,
     ];
 
     /// What it is called in messages.
@@ -66,6 +69,7 @@ impl Space {
             Space::Users => "users",
             Space::Notes => "notes",
             Space::Meta => "meta",
+            Space::Changes => "changes",
         }
     }
 
@@ -76,6 +80,7 @@ impl Space {
             Space::Ids => Table::Ids,
             Space::FirstUses => Table::FirstUses,
             Space::Rows => Table::Rows,
+            Space::Changes => Table::Changes,
             _ => Table::State,
         }
     }
@@ -89,10 +94,11 @@ enum Table {
     FirstUses,
     Rows,
     State,
+    Changes,
 }
 
 impl Table {
-    const ALL: [Table; 5] = [Table::Messages, Table::Ids, Table::FirstUses, Table::Rows, Table::State];
+    const ALL: [Table; 6] = [Table::Messages, Table::Ids, Table::FirstUses, Table::Rows, Table::State, Table::Changes];
 
     /// Its name on disk, which never changes.
     fn name(self) -> &'static str {
@@ -102,6 +108,7 @@ impl Table {
             Table::FirstUses => "first_uses",
             Table::Rows => "rows",
             Table::State => "state",
+            Table::Changes => "changes",
         }
     }
 
@@ -124,6 +131,8 @@ pub enum Trouble {
     NoKey { id: String, file: String, place: String },
     #[error("cannot read the database: {0}")]
     Engine(#[from] fjall::Error),
+    #[error("cannot read the search index: {0}")]
+    Index(#[from] IndexFault),
 }
 
 impl Trouble {

@@ -147,7 +147,14 @@ fn everything(backend: &mut EmbeddedBackend) -> Vec<String> {
         Read::Range(range(&room)),
         Read::LastSeen { users: vec![user("a"), user("b")] },
         Read::Locate { message_id: MessageId(17) },
-        Read::Search { user: user("a"), query: "message".into(), conversation: None, limit: 100, cursor: None },
+        Read::Search {
+            user: user("a"),
+            query: "message".into(),
+            conversation: None,
+            whole_groups: false,
+            limit: 100,
+            cursor: None,
+        },
     ];
     for name in ["a", "b", "z", "m"] {
         reads.push(Read::User { user: user(name), device: device("d"), recent_since: None });
@@ -425,14 +432,14 @@ fn an_end_newer_than_the_view_is_no_damage() {
         Read::User { user: user.clone(), device: device("new"), recent_since: Some(Millis(0)) },
         Read::Summaries { user: user.clone(), limit: 10, cursor: None },
         Read::Unread { user: user.clone() },
-        Read::Search { user, query: "message".to_owned(), conversation: None, limit: 10, cursor: None },
+        Read::Search { user, query: "message".to_owned(), conversation: None, whole_groups: false, limit: 10, cursor: None },
         Read::Range(range(&conversation)),
     ];
     for read in reads {
-        let answer = view.read(&read);
+        let answer = view.read(&read, None);
         assert!(answer.is_ok(), "{read:?}: {answer:?}");
     }
-    assert!(matches!(view.read(&Read::Head { conversation }), Ok(Answer::Head(Seq(9)))));
+    assert!(matches!(view.read(&Read::Head { conversation }, None), Ok(Answer::Head(Seq(9)))));
 }
 
 #[test]
