@@ -20,7 +20,10 @@ mod tests;
 
 pub use backend::{Backend, Outcome, ReadSide};
 pub use client::{Refused, StoreClient};
-pub use embedded::{Durability, EmbeddedBackend, EmbeddedSettings, KeyFileFault, StoreOpenFault, new_key_line};
+pub use embedded::{
+    CheckReport, Durability, EmbeddedBackend, EmbeddedSettings, ExportFault, FolderStats, ImportFault, KeyFileFault,
+    StoreOpenFault, TableStats, Workbench, import, new_key_line,
+};
 pub use faults::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;
 pub use submission::{Desk, Served, Submission};

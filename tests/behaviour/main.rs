@@ -23,5 +23,6 @@ mod recall;
 mod rest;
 mod sessions;
 mod slow_reader;
+mod store;
 mod sync;
 mod typing;

@@ -16,6 +16,7 @@ mod open;
 mod prune;
 mod read;
 mod tables;
+mod tools;
 mod write;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ use tables::{Look, Space, Tables, Trouble, Tuning};
 
 pub use keyring::{KeyFileFault, new_key_line};
 pub use open::StoreOpenFault;
+pub use tools::{CheckReport, ExportFault, FolderStats, ImportFault, TableStats, Workbench, import};
 
 /// How to keep things on disk.
 #[derive(Clone, Debug)]
@@ -135,7 +137,7 @@ impl EmbeddedBackend {
     /// When the folder cannot be used, another process has it, a newer version wrote it, its files are damaged, or its keys are
     /// not at hand.
     pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedBackend, StoreOpenFault> {
-        let keyring = Arc::new(settings.encryption_key_file.as_deref().map(Keyring::load).transpose()?.unwrap_or_default());
+        let keyring = Arc::new(Keyring::of(&settings)?);
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
         let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All)?;

@@ -15,6 +15,12 @@ use super::tables::Trouble;
 /// Why the store cannot be opened. Every message says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreOpenFault {
+    #[error("there is no data folder at {}: name it with --data or store.path", path.display())]
+    Missing { path: PathBuf },
+    #[error("{} is not empty: name an empty folder, or one that is not there yet", path.display())]
+    NotEmpty { path: PathBuf },
+    #[error("{} was being filled by an import or a backup that did not finish: delete it and begin again", path.display())]
+    Unfinished { path: PathBuf },
     #[error("{} is in use by {holder}: stop it first, or set another store.path", path.display())]
     InUse { path: PathBuf, holder: String },
     #[error("no permission for the data folder {}: let this user own it (chown -R), or set store.path", path.display())]
@@ -71,6 +77,10 @@ pub struct Folder {
 impl Folder {
     /// Makes the folder when it is missing, takes its lock, and checks its format.
     pub fn open(path: &Path) -> Result<Folder, StoreOpenFault> {
+        Folder::take(path, false)
+    }
+
+    fn take(path: &Path, unfinished: bool) -> Result<Folder, StoreOpenFault> {
         let unusable = |source: io::Error| match source.kind() {
             io::ErrorKind::PermissionDenied => StoreOpenFault::Permission { path: path.to_owned() },
             _ => StoreOpenFault::Unusable { path: path.to_owned(), source },
@@ -92,10 +102,36 @@ impl Folder {
             }
             Err(errno) => return Err(unusable(errno.into())),
         }
+        if path.join(UNFINISHED).exists() != unfinished {
+            return Err(StoreOpenFault::Unfinished { path: path.to_owned() });
+        }
         let folder = Folder { path: path.to_owned(), _lock: lock };
         folder.sign().map_err(unusable)?;
         folder.check_format(unusable)?;
         Ok(folder)
+    }
+
+    /// Takes a folder that is empty or not there yet. Until [`finish`](Folder::finish) nobody can open it.
+    pub fn create(path: &Path) -> Result<Folder, StoreOpenFault> {
+        let unusable = |source: io::Error| StoreOpenFault::Unusable { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        if std::fs::read_dir(path).map_err(unusable)?.next().is_some() {
+            return Err(StoreOpenFault::NotEmpty { path: path.to_owned() });
+        }
+        let mark = File::create(path.join(UNFINISHED)).and_then(|file| file.sync_all());
+        mark.and_then(|()| File::open(path)?.sync_all()).map_err(unusable)?;
+        Folder::take(path, true)
+    }
+
+    /// What was put into the folder is whole and on disk.
+    pub fn finish(self) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(UNFINISHED))?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// True when `path` is a data folder.
+    pub fn exists(path: &Path) -> bool {
+        path.join(FORMAT).exists()
     }
 
     /// Where the database lies.
@@ -162,6 +198,7 @@ const FORMAT: &str = "corehub.format";
 const FORMAT_FRESH: &str = "corehub.format.new";
 const FORMAT_TEXT: &str = "corehub data format ";
 const FORMAT_NUMBER: u64 = 2;
+const UNFINISHED: &str = "corehub.unfinished";
 const DATABASE: &str = "store";
 const PROBE: &str = "corehub.probe";
 const PROBE_BYTES: usize = 1 << 20;

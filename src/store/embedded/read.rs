@@ -143,7 +143,7 @@ impl View<'_> {
                 continue;
             }
             let message = self.decode(&key, &bytes, &query.conversation, seq)?;
-            if !within(query, message.created_at) {
+            if !within(query, message.created_at) || codec::is_lost(&message) {
                 continue;
             }
             page.has_more = page.messages.len() as u32 >= query.limit.max(1) || weight_bytes >= query.bytes_max.max(1);

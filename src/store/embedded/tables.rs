@@ -62,6 +62,20 @@ impl Space {
         }
     }
 
+    /// How all its keys begin.
+    pub fn prefix(self) -> &'static [u8] {
+        match self {
+            Space::Messages | Space::Ids | Space::FirstUses | Space::Rows => b"",
+            Space::Conversations => b"c",
+            Space::Numbers => b"n",
+            Space::Devices => b"d",
+            Space::Hidden => b"h",
+            Space::Groups => b"g",
+            Space::LastSeen => b"l",
+            Space::Meta => b"m",
+        }
+    }
+
     /// What is seldom written shares a table: its keys begin with a letter of their own.
     fn table(self) -> Table {
         match self {

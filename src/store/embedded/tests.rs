@@ -105,7 +105,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Something of every kind.
-fn populate(backend: &mut EmbeddedBackend) {
+pub(super) fn populate(backend: &mut EmbeddedBackend) {
     let (one, room) = (private("a", "b"), ConversationId::group(&group("g")));
     fill(backend, &one, 1, 40);
     let record = Group { id: group("g"), name: "title".into(), open: true, created_at: Millis(5) };
@@ -134,7 +134,7 @@ fn populate(backend: &mut EmbeddedBackend) {
 }
 
 /// Everything that can be read of it.
-fn everything(backend: &mut EmbeddedBackend) -> Vec<String> {
+pub(super) fn everything(backend: &mut EmbeddedBackend) -> Vec<String> {
     let (one, room) = (private("a", "b"), ConversationId::group(&group("g")));
     let mut reads = vec![
         Read::Group { group: group("g") },
