@@ -70,7 +70,7 @@ fn reads(backend: &mut EmbeddedBackend) {
         println!("{:>10.1} µs a read: {what}", begun.elapsed().as_secs_f64() * 1e6 / READS as f64);
     };
     measure("the end of a log", &|place| Read::Head { conversation: conversation(place) });
-    measure("a user of two conversations", &|place| Read::User { user: user(place), device: device.clone() });
+    measure("a user of two conversations", &|place| Read::User { user: user(place), device: device.clone(), recent_since: None });
     measure("the newest 50 messages", &|place| Read::Range(newest(place)));
     measure("unread counts", &|place| Read::Unread { user: user(place) });
 }
@@ -102,7 +102,7 @@ impl Bench {
             created_at: Millis(at),
             extra: None,
         };
-        Write::Append(Box::new(Append { message, head, dedupe_since: Millis(0) }))
+        Write::Append(Box::new(Append { message, head, dedupe_since: Millis(0), repeat_only: false }))
     }
 }
 

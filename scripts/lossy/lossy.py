@@ -14,6 +14,8 @@ undoes it. CONTROL is a Unix socket that takes one order per line and answers wi
     fail-sync N keep|drop      the next N syncs of files fail with EIO, and what they were to write never becomes durable: it can
                                still be read until the power goes (keep) or is gone at once (drop). Linux does either.
     full on|off                writes that need room fail with ENOSPC
+    slow-sync MS               every sync takes this much longer; 0 for none
+    fail-reads on|off          reads of files fail with EIO
     count                      nothing
 
 Content is durable after fsync, fdatasync, or a write to a file opened with O_SYNC or O_DSYNC. Names (create, mkdir, rename,
@@ -103,7 +105,9 @@ class Lossy(Operations):
         self.inodes, self.names, self.flags = {}, [], {}
         self.number, self.trashed = 0, 0
         self.syncs_to_fail, self.failed_sync_keeps, self.full = 0, True, False
-        self.counters = {"writes": 0, "syncs": 0, "cuts": 0, "undone_writes": 0, "undone_bytes": 0, "undone_names": 0, "failed": 0}
+        self.sync_seconds, self.reads_fail = 0.0, False
+        counted = "writes syncs cuts undone_writes undone_bytes undone_names failed failed_reads"
+        self.counters = dict.fromkeys(counted.split(), 0)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(control)
         listener.listen()
@@ -130,10 +134,15 @@ class Lossy(Operations):
                 self.freeze_after = int(count)
             case ["on"]:
                 self.full, self.syncs_to_fail, self.dead = False, 0, False
+                self.sync_seconds, self.reads_fail = 0.0, False
             case ["fail-sync", count, ("keep" | "drop") as what]:
                 self.syncs_to_fail, self.failed_sync_keeps = int(count), what == "keep"
             case ["full", ("on" | "off") as what]:
                 self.full = what == "on"
+            case ["slow-sync", milliseconds]:
+                self.sync_seconds = int(milliseconds) / 1000
+            case ["fail-reads", ("on" | "off") as what]:
+                self.reads_fail = what == "on"
             case ["count"]:
                 pass
             case _:
@@ -218,6 +227,10 @@ class Lossy(Operations):
 
     def sync(self, fd, path):
         self.step()
+        if self.sync_seconds:
+            # Lets go of the guard: whoever has an order is heard meanwhile.
+            self.power.wait_for(lambda: self.dead, self.sync_seconds)
+            self.alive()
         self.counters["syncs"] += 1
         key = os.fstat(fd).st_ino
         inode = self.inodes.get(key)
@@ -275,6 +288,9 @@ class Lossy(Operations):
         return fd
 
     def read(self, path, size, offset, fh):
+        if self.reads_fail:
+            self.counters["failed_reads"] += 1
+            raise FuseOSError(errno.EIO)
         return os.pread(fh, size, offset)
 
     def write(self, path, data, offset, fh):

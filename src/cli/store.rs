@@ -132,7 +132,7 @@ fn told(path: &Path, report: &CheckReport) -> String {
     let counts = &report.counts;
     let mut text = format!(
         "{}: {} conversations, {} messages, {} message ids, {} first uses, {} groups, {} members, {} rows, {} devices, \
-         {} hidden, {} last seen\n",
+         {} hidden, {} last seen, {} users, {} notes\n",
         path.display(),
         counts.conversations,
         counts.messages,
@@ -144,6 +144,8 @@ fn told(path: &Path, report: &CheckReport) -> String {
         counts.devices,
         counts.hidden,
         counts.last_seen,
+        counts.users,
+        counts.notes,
     );
     for fault in &report.faults {
         let _ = writeln!(text, "- {fault}");

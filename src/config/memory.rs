@@ -81,7 +81,7 @@ fn at_start(limits: &Limits) -> Vec<MemoryLine> {
         line("rings between shards", ENVELOPE_BYTES, limits.mesh_capacity * usize::from(limits.shards - 1), false),
         line("rings from the store", STORE_REPLY_BYTES, limits.store.completions, false),
         line("executor", EXECUTOR_BYTES, 1, false),
-        line("store caches and write buffers", STORE_FIXED_BYTES, 1, true),
+        line("cache of the store", limits.store.cache_bytes, 1, true),
     ]
 }
 
@@ -114,6 +114,7 @@ fn full(limits: &Limits) -> Vec<MemoryLine> {
         line("cached conversations", CONVERSATION_BYTES, limits.engine.conversations_cached_max, false),
         // What a request carries while the store has it; the batch being committed is part of the same requests, encoded.
         line("requests in the store", message + STORE_REQUEST_BYTES, limits.engine.store_requests_max, false),
+        line("write buffers of the store", limits.store.write_buffer_bytes, WRITE_BUFFERS, true),
         line("batch being committed", message, limits.store.batch_messages_max, true),
         // Payloads that envelopes refer to; most are also in an outbox.
         line("payloads between shards", message, limits.mesh_capacity * usize::from(limits.shards - 1), false),
@@ -136,8 +137,8 @@ const STORE_REPLY_BYTES: usize = 256;
 const STORE_REQUEST_BYTES: usize = 512;
 /// An executor with its own rings and registered memory.
 const EXECUTOR_BYTES: usize = 5 << 20;
-/// Block cache and write buffers of the embedded store.
-const STORE_FIXED_BYTES: usize = 160 << 20;
+/// Commits wait for the disk when three buffers are full; the fourth is what a commit may still add.
+const WRITE_BUFFERS: usize = 4;
 /// Session, cursors of a few conversations, timers and table entries of an idle connection.
 const CONNECTION_BYTES: usize = 2 << 10;
 /// An entry of the directory that control threads read.

@@ -148,6 +148,8 @@ options! {
         query_token: bool = Start::Default("false"); Restart
         /// From the upgrade to a good `auth` message.
         timeout: Duration = Start::Default("10s"), between(100 * MILLISECOND, 10 * MINUTE); Restart
+        /// The longest life of a token that is issued. A revocation is kept so long; a token that lives longer would come back.
+        token_life: Duration = Start::Default("30d"), between(MINUTE, 3_650 * DAY); Restart
         /// From a token's end to the close of its connection, so that the client can refresh.
         expiry_grace: Duration = Start::Default("30s"), between(0, HOUR); Restart
     }
@@ -214,13 +216,15 @@ options! {
     messages: Messages {
         /// A message may be recalled by its sender for this long; 0: never.
         recall_window: Duration = Start::Default("120s"), between(0, 365 * DAY); Restart
-        /// Messages are removed after this long; 0: never.
-        retention: Duration = Start::Default("0"), between(0, 36_500 * DAY); Unsupported
+        /// Messages are removed after this long, at most 10,000 a second; 0: never. A conversation keeps counting where it was.
+        retention: Duration = Start::Default("0"), between(0, 36_500 * DAY); Reloadable
         /// A message sent again with the same `message_id` within this time is stored once.
         dedupe_window: Duration = Start::Default("24h"), between(MINUTE, 30 * DAY); Restart
-        /// A device never seen before gets what is undelivered for its user since this long ago; 0: only what no device of the
-        /// user has had.
-        new_device_window: Duration = Start::Default("0"), between(0, 365 * DAY); Unsupported
+        /// Users per second whom an announcement is written to, in the background.
+        announcements_per_second: u32 = Start::Default("2000"), between(1, 100_000); Restart
+        /// A device never seen before gets what no device of its user has had, and all that was written since this long ago;
+        /// 0: only the first.
+        new_device_window: Duration = Start::Default("0"), between(0, 365 * DAY); Restart
     }
 
     /// Delivery to clients that acknowledge (`acks: true`).
@@ -242,7 +246,7 @@ options! {
     /// Who is online.
     presence: Presence {
         /// Who sees it: everyone, or people who share a conversation.
-        visible: PresenceVisible = Start::Default("everyone"); Unsupported
+        visible: PresenceVisible = Start::Default("everyone"); Restart
         /// Users one connection may subscribe to.
         watches_max: u32 = Start::Default("1000"), between(0, 1_000_000); Restart
     }
@@ -264,6 +268,11 @@ options! {
         readers: u32 = Start::Default("2"), between(1, 64); Restart
         /// Messages of one commit.
         batch_messages: u32 = Start::Default("512"), between(1, 65_536); Restart
+        /// Memory for what was read from the data folder.
+        cache_bytes: ByteSize = Start::Default("32MiB"), between(MIB, 1_024 * 1_024 * MIB); Restart
+        /// What was written gathers in so much memory before it is moved to tables; four times as much when the disk cannot
+        /// follow. More of it means fewer and larger writes, and a longer start after a crash.
+        write_buffer_bytes: ByteSize = Start::Default("32MiB"), between(4 * MIB, 16 * 1_024 * MIB); Restart
     }
 
     /// The process.

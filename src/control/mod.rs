@@ -5,13 +5,21 @@
 //! Lives on the thread `corehub-control`, in a tokio runtime that exists nowhere else.
 
 mod access;
+mod announcements;
 mod answer;
+mod archive;
+mod body;
+mod calls;
+mod groups;
 mod listen;
+mod lookups;
+mod messages;
 mod openapi;
 mod operation;
 mod process;
 mod routes;
 mod sessions;
+mod tokens;
 
 #[cfg(test)]
 mod tests;
@@ -20,18 +28,49 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, watch};
 
 use crate::mesh::directory::Directory;
 use crate::metrics::Registry;
-use crate::types::{CloseCode, DeviceId, SessionAddress, UserId};
+use crate::store::StoreClient;
+use crate::types::call::AnswerTo;
+use crate::types::revocation::Revocation;
+use crate::types::{Call, CloseCode, DeviceId, Millis, SessionAddress, UserId};
 
 use access::Access;
+use announcements::Crier;
+use archive::Archive;
+use tokens::Noted;
+
+/// What must exist before any shard takes a table of open files of its own: answers wake this runtime from the shards' threads,
+/// through a descriptor that they know under the same number only if it was open before.
+#[derive(Debug)]
+pub struct ControlRuntime {
+    runtime: Runtime,
+    bell: Arc<Notify>,
+}
+
+impl ControlRuntime {
+    /// # Errors
+    /// When the system refuses its descriptors.
+    pub fn prepare() -> Result<ControlRuntime, ControlFault> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        Ok(ControlRuntime { runtime, bell: Arc::new(Notify::new()) })
+    }
+
+    /// To be called when the store has answered; from any thread.
+    pub fn wake(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let bell = self.bell.clone();
+        Arc::new(move || bell.notify_one())
+    }
+}
 
 /// What the control plane is made of.
 pub struct ControlParts {
+    pub runtime: ControlRuntime,
     /// Bound already, so that a port in use is known before anything starts.
     pub listener: TcpListener,
     pub registry: Arc<Registry>,
@@ -48,6 +87,21 @@ pub struct ControlParts {
     pub durability: String,
     /// Hands a wish to the shards. Answers false when their queue is full: nothing was done, and the operator is told so.
     pub kick: Box<dyn Fn(KickTarget) -> bool + Send + Sync>,
+    /// Asks the shards something. Answers false when their queues are full: nothing was or will be done.
+    pub call: Box<dyn Fn(Call, AnswerTo) -> bool + Send + Sync>,
+    /// Tells one shard of a revocation. Answers false when its queue is full.
+    pub revoke: Box<dyn Fn(usize, Arc<Revocation>) -> bool + Send + Sync>,
+    pub shards: usize,
+    /// `messages.announcements_per_second`.
+    pub announcements_per_second: u32,
+    /// `messages.dedupe_window`.
+    pub dedupe_window_ms: u64,
+    /// `auth.token_life`.
+    pub token_life_ms: u64,
+    /// A way to the store of its own; None: nothing is kept. Woken by [`ControlRuntime::wake`].
+    pub store: Option<StoreClient>,
+    /// `limits.content_bytes`.
+    pub content_bytes_max: usize,
 }
 
 /// Whom to close.
@@ -138,6 +192,8 @@ pub fn spawn(parts: ControlParts) -> Result<ControlHandle, ControlFault> {
     let address = parts.listener.local_addr()?;
     parts.listener.set_nonblocking(true)?;
     let access = Access::new(parts.admin_api_key, parts.dev, parts.cors_origins)?;
+    let ControlRuntime { runtime, bell } = parts.runtime;
+    let (archive, clerk) = Archive::new(parts.store, bell);
     let state = Arc::new(State {
         registry: parts.registry,
         directory: parts.directory,
@@ -146,12 +202,25 @@ pub fn spawn(parts: ControlParts) -> Result<ControlHandle, ControlFault> {
         node_id: parts.node_id,
         durability: parts.durability,
         kick: parts.kick,
+        call: parts.call,
+        archive,
+        crier: Crier::default(),
+        revocations: Default::default(),
+        revoke: parts.revoke,
+        shards: parts.shards,
+        announcements_per_second: parts.announcements_per_second,
+        dedupe_window_ms: parts.dedupe_window_ms,
+        token_life_ms: parts.token_life_ms,
+        content_bytes_max: parts.content_bytes_max,
         started: Instant::now(),
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let (stop, stopped) = watch::channel(None);
     let listener = parts.listener;
     let thread = std::thread::Builder::new().name("corehub-control".to_owned()).spawn(move || {
+        if let Some(clerk) = clerk {
+            runtime.spawn(clerk.work());
+            runtime.spawn(announcements::work(state.clone()));
+        }
         if let Err(fault) = runtime.block_on(listen::serve(listener, routes::router(state), stopped)) {
             tracing::error!(%fault, "the admin port is no longer served");
         }
@@ -168,5 +237,21 @@ struct State {
     node_id: String,
     durability: String,
     kick: Box<dyn Fn(KickTarget) -> bool + Send + Sync>,
+    call: Box<dyn Fn(Call, AnswerTo) -> bool + Send + Sync>,
+    archive: Archive,
+    crier: Crier,
+    revocations: Noted,
+    revoke: Box<dyn Fn(usize, Arc<Revocation>) -> bool + Send + Sync>,
+    shards: usize,
+    announcements_per_second: u32,
+    dedupe_window_ms: u64,
+    token_life_ms: u64,
+    content_bytes_max: usize,
     started: Instant,
+}
+
+/// The time of day.
+fn clock() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -9,13 +9,13 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::access::API_KEY;
 use super::answer::RestFault;
 use super::listen::Peer;
-use super::{State as Shared, operation, sessions};
+use super::{State as Shared, announcements, groups, lookups, messages, operation, sessions, tokens};
 use crate::types::ErrorName;
 
 /// Every route with what all requests pass.
@@ -31,6 +31,18 @@ pub(super) fn router(state: Arc<Shared>) -> Router {
         .route("/v1/connections", get(sessions::list))
         .route("/v1/connections/{id}", delete(sessions::close))
         .route("/v1/users/{id}/kick", post(sessions::kick))
+        .route("/v1/messages", post(messages::post))
+        .route("/v1/announcements", get(announcements::list))
+        .route("/v1/tokens/revoke", post(tokens::revoke))
+        .route("/v1/users/{id}/presence", get(lookups::presence))
+        .route("/v1/users/{id}/unread", get(lookups::unread))
+        .route("/v1/users/{id}/offline", get(lookups::offline))
+        .route("/v1/users/{id}/conversations", get(lookups::conversations))
+        .route("/v1/conversations/{id}/messages", get(lookups::messages))
+        .route("/v1/groups", get(groups::list).post(groups::create))
+        .route("/v1/groups/{id}", get(groups::show).delete(groups::delete))
+        .route("/v1/groups/{id}/members", get(groups::members).post(groups::add).delete(groups::remove))
+        .route("/v1/groups/{id}/members/{user}", put(groups::put).delete(groups::remove_one))
         .fallback(|| async { RestFault::no_such_path() })
         .method_not_allowed_fallback(|| async { RestFault::wrong_method() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

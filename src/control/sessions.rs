@@ -5,17 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::RestFault;
-use super::{KickTarget, State as Shared, routes};
+use super::answer::{RestFault, page};
+use super::body::{self, Body, PathId, QueryOf};
+use super::{KickTarget, State as Shared};
 use crate::mesh::directory::{ConnectionId, Cursor, Directory, Entry};
 use crate::types::{CloseCode, DeviceId, ErrorName, Millis, UserId};
 
@@ -24,16 +23,16 @@ type Answer = Result<Json<Value>, RestFault>;
 /// What lists may be asked with; other members of the query are ignored.
 #[derive(Debug, Deserialize)]
 pub(super) struct ListQuery {
-    user: Option<String>,
-    limit: Option<String>,
-    cursor: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) limit: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 /// `GET /v1/connections?user=&limit=&cursor=`, in no promised order.
-pub(super) async fn list(State(state): State<Arc<Shared>>, query: Result<Query<ListQuery>, QueryRejection>) -> Answer {
-    let query = list_query(query)?;
+pub(super) async fn list(State(state): State<Arc<Shared>>, query: QueryOf<ListQuery>) -> Answer {
+    let query = body::query(query)?;
     let limit = limit(query.limit.as_deref())?;
-    let user = query.user.as_deref().map(user_id).transpose()?;
+    let user = query.user.as_deref().map(|user| body::named(user, "the user id", UserId::new)).transpose()?;
     let from = match &query.cursor {
         None => Cursor::default(),
         Some(text) => u64::from_str_radix(text, 16).map(Cursor).map_err(|_| bad_cursor())?,
@@ -54,8 +53,8 @@ pub(super) async fn list(State(state): State<Arc<Shared>>, query: Result<Query<L
 ///
 /// Each page walks the whole directory and keeps only the users of the page: memory is bounded by `limit`, and nothing is
 /// remembered between pages.
-pub(super) async fn online(State(state): State<Arc<Shared>>, query: Result<Query<ListQuery>, QueryRejection>) -> Answer {
-    let query = list_query(query)?;
+pub(super) async fn online(State(state): State<Arc<Shared>>, query: QueryOf<ListQuery>) -> Answer {
+    let query = body::query(query)?;
     let limit = limit(query.limit.as_deref())?;
     let after = query.cursor.as_deref().map(read_user_cursor).transpose()?;
     let mut users: BTreeMap<UserId, (BTreeSet<DeviceId>, Millis)> = BTreeMap::new();
@@ -85,11 +84,8 @@ pub(super) async fn online(State(state): State<Arc<Shared>>, query: Result<Query
 }
 
 /// `DELETE /v1/connections/{id}`: asks the home shard to close it with 4011; answered before it is closed.
-pub(super) async fn close(
-    State(state): State<Arc<Shared>>,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<(StatusCode, Json<Value>), RestFault> {
-    let Path(id) = id.map_err(|_| bad_path())?;
+pub(super) async fn close(State(state): State<Arc<Shared>>, id: PathId) -> Result<(StatusCode, Json<Value>), RestFault> {
+    let Path(id) = id.map_err(|_| body::bad_path())?;
     let entry = ConnectionId::parse(&id).and_then(|id| state.directory.get(id));
     let entry = entry.ok_or(RestFault::no_such_connection("there is no such connection (any more)"))?;
     ask(&state, KickTarget::Session { address: entry.address(), close: CloseCode::Kicked })?;
@@ -108,12 +104,11 @@ struct KickBody {
 /// closed, with how many there were.
 pub(super) async fn kick(
     State(state): State<Arc<Shared>>,
-    id: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    id: PathId,
+    body: Body,
 ) -> Result<(StatusCode, Json<Value>), RestFault> {
-    let Path(id) = id.map_err(|_| bad_path())?;
-    let user = user_id(&id)?;
-    let body = match body.map_err(bad_body)? {
+    let user = body::path_id(id, "the user id", UserId::new)?;
+    let body = match body::bytes(body)? {
         empty if empty.is_empty() => KickBody::default(),
         text => serde_json::from_slice(&text).map_err(|_| RestFault::bad_request("the body is not {\"device_id\": \"...\"}"))?,
     };
@@ -144,7 +139,12 @@ fn ask(state: &Shared, target: KickTarget) -> Result<(), RestFault> {
 }
 
 /// Walks from `from` until `visit` answers false or everything was seen.
-async fn walk(directory: &Directory, user: Option<&UserId>, from: Cursor, mut visit: impl FnMut(ConnectionId, &Entry) -> bool) {
+pub(super) async fn walk(
+    directory: &Directory,
+    user: Option<&UserId>,
+    from: Cursor,
+    mut visit: impl FnMut(ConnectionId, &Entry) -> bool,
+) {
     let (mut at, mut on) = (from, true);
     while let Some(next) = directory.walk(user, at, SLOTS_PER_STEP, |id, entry| {
         on = visit(id, entry);
@@ -177,22 +177,8 @@ fn online_users(users: &BTreeMap<UserId, (BTreeSet<DeviceId>, Millis)>) -> Vec<V
         .collect()
 }
 
-fn page(name: &str, items: Vec<Value>, next: Option<String>) -> Value {
-    let mut page = json!({"has_more": next.is_some()});
-    page[name] = Value::Array(items);
-    if let Some(next) = next {
-        page["next"] = Value::String(next);
-    }
-    page
-}
-
-fn list_query(query: Result<Query<ListQuery>, QueryRejection>) -> Result<ListQuery, RestFault> {
-    let Query(query) = query.map_err(|_| RestFault::bad_request("the query is broken, or names something twice"))?;
-    Ok(query)
-}
-
 /// 1 and up; more than the most that is given is taken for that.
-fn limit(text: Option<&str>) -> Result<usize, RestFault> {
+pub(super) fn limit(text: Option<&str>) -> Result<usize, RestFault> {
     match text.map(str::parse::<u64>) {
         None => Ok(LIMIT_DEFAULT),
         Some(Ok(limit)) if limit > 0 => Ok(usize::try_from(limit).unwrap_or(LIMIT_MAX).min(LIMIT_MAX)),
@@ -206,23 +192,8 @@ fn read_user_cursor(text: &str) -> Result<UserId, RestFault> {
     UserId::new(text).map_err(|_| bad_cursor())
 }
 
-fn user_id(text: &str) -> Result<UserId, RestFault> {
-    UserId::new(text).map_err(|fault| RestFault::bad_request(format!("the user id {fault}")))
-}
-
-fn bad_cursor() -> RestFault {
+pub(super) fn bad_cursor() -> RestFault {
     RestFault::bad_request("cursor must be what next was in the page before")
-}
-
-fn bad_path() -> RestFault {
-    RestFault::bad_request("the id in the path is not percent-encoded UTF-8")
-}
-
-fn bad_body(rejection: BytesRejection) -> RestFault {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => routes::too_large(),
-        _ => RestFault::bad_request("the body did not arrive whole"),
-    }
 }
 
 const LIMIT_DEFAULT: usize = 50;

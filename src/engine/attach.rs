@@ -33,7 +33,7 @@ use super::users::{Attached, Watcher};
 impl Shard {
     /// `auth` in a first message.
     pub(super) fn auth(&mut self, key: SessionKey, auth: Auth, request: Option<RequestId>, turn: &mut Turn<'_>) {
-        match self.verifier.verify(&auth.token.0, turn.now.wall) {
+        match self.verify(&auth.token.0, turn.now.wall) {
             Ok(identity) => self.authenticate(key, identity, auth.wishes, request, turn),
             Err(fault) => {
                 let fault = Fault::new(fault.name(), fault.to_string());
@@ -55,6 +55,7 @@ impl Shard {
     ) {
         let shard = self.id;
         let deadline = turn.now.mono_ms() + self.settings.auth_timeout_ms;
+        let token = self.revocations.mark(&identity);
         let Some(session) = self.session(key) else { return };
         let device = identity.device.or_else(|| wishes.device.clone()).unwrap_or_else(DeviceId::unnamed);
         let asker = Box::new(Asker {
@@ -72,6 +73,7 @@ impl Shard {
             device,
             acks: wishes.acks,
             expires_at: identity.expires_at,
+            token,
             expiry_told: false,
         });
         session.timers.expiry = expiry_deadline(identity.expires_at, turn);
@@ -157,7 +159,8 @@ impl Shard {
         })
     }
 
-    /// A device seen for the first time starts at the present: it gets what no device of the user has had.
+    /// A device seen for the first time starts at the present: it gets what no device of the user has had, and what is as recent
+    /// as `messages.new_device_window` says.
     fn register_device(&mut self, user: &UserId, device: &DeviceId, rows: &[UserConversation], turn: &mut Turn<'_>) {
         let deliveries = rows
             .iter()
@@ -165,7 +168,7 @@ impl Shard {
                 user: user.clone(),
                 device: device.clone(),
                 conversation: row.conversation.clone(),
-                seq: row.delivered_any.max(row.start_seq),
+                seq: row.new_device_from(),
             })
             .collect();
         let write = Box::new(Write::Device { user: user.clone(), device: device.clone(), at: turn.now.wall, deliveries });
@@ -175,7 +178,7 @@ impl Shard {
 
     /// Puts a cursor where the device stands in one conversation.
     fn take_place(&mut self, key: SessionKey, row: &UserConversation, head: Seq, device_known: bool, turn: &mut Turn<'_>) {
-        let from = if device_known { row.delivered_device.unwrap_or(row.start_seq) } else { row.delivered_any };
+        let from = if device_known { row.delivered_device.unwrap_or(row.start_seq) } else { row.new_device_from() };
         let from = from.max(row.start_seq);
         if let ConversationKind::Group(group) = row.conversation.kind() {
             self.request_group(key, group, from, None, turn);
@@ -435,7 +438,9 @@ impl Shard {
         if !first {
             self.share_rate(&asker.user, turn);
         }
-        let read = Read::User { user: asker.user.clone(), device: asker.device.clone() };
+        let window_ms = self.settings.new_device_window_ms;
+        let recent_since = (window_ms > 0).then(|| Millis(turn.now.wall.0.saturating_sub(window_ms)));
+        let read = Read::User { user: asker.user.clone(), device: asker.device.clone(), recent_since };
         self.store(Operation::Read(read), Pending::LoadUser { asker }, turn);
     }
 

@@ -6,10 +6,11 @@ use std::collections::VecDeque;
 
 use indexmap::IndexMap;
 
-use crate::types::record::{Group, Role};
+use crate::types::record::{Group, Role, SharedMessage};
 use crate::types::{Command, ConversationId, GroupId, Millis, Seq, ShardId, UserId};
 
 use super::Hasher;
+use crate::types::call::GroupOrder;
 use crate::types::envelope::Asker;
 
 /// All conversations at hand.
@@ -50,7 +51,8 @@ pub enum State {
 pub enum Waiting {
     Ask(Box<Asker>, Command),
     Attach(Box<Asker>),
-    SetRole { user: UserId, role: Role },
+    Recall(Box<Asker>, SharedMessage),
+    Order(Box<Asker>, GroupOrder),
     Notify { kind: compact_str::CompactString, content: crate::types::RawJson, asker: Option<Box<Asker>> },
 }
 

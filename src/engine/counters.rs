@@ -16,7 +16,7 @@ pub struct Counters {
     /// Connections closed by their peers.
     pub closed_by_peer: u64,
     pub opened: u64,
-    /// Ephemeral and stale frames that were shed.
+    /// Typing, presence, and receipts of readers who have stopped: dropped without a newer version.
     pub shed: u64,
     pub redelivered: u64,
     /// Notifications given up because the store took nothing for too long.

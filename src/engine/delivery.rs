@@ -227,7 +227,7 @@ impl Shard {
         let frame = Frame::shared(whisper.frame.clone());
         for member in &room.members {
             let Some(session) = self.sessions[member.slot as usize].as_deref_mut() else { continue };
-            push_ephemeral(session, &whisper, &frame, bytes_max, turn);
+            push_ephemeral(session, &whisper, &frame, bytes_max, &mut self.counters.shed, turn);
         }
     }
 
@@ -235,13 +235,22 @@ impl Shard {
         let bytes_max = self.settings.outbox_bytes_max;
         let frame = Frame::shared(whisper.frame.clone());
         for session in sessions {
+            let mut shed = 0;
             let Some(session) = self.ready(*session) else { continue };
-            push_ephemeral(session, &whisper, &frame, bytes_max, turn);
+            push_ephemeral(session, &whisper, &frame, bytes_max, &mut shed, turn);
+            self.counters.shed += shed;
         }
     }
 }
 
-fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, bytes_max: usize, turn: &mut Turn<'_>) {
+fn push_ephemeral(
+    session: &mut Session,
+    whisper: &Whisper,
+    frame: &Frame,
+    bytes_max: usize,
+    shed: &mut u64,
+    turn: &mut Turn<'_>,
+) {
     if session.id == whisper.except || !session.is_ready() {
         return;
     }
@@ -259,9 +268,10 @@ fn push_ephemeral(session: &mut Session, whisper: &Whisper, frame: &Frame, bytes
     };
     // A reader who has stopped finds what receipts and events said in history and lists when it comes back to life.
     if lane == Lane::Reply && session.outbox.lane_bytes(lane) > RECEIPT_BYTES_MAX {
+        *shed += 1;
         return;
     }
-    if session.outbox.push_keyed(lane, whisper.key, frame.clone()) {
+    if session.outbox.push_keyed(lane, whisper.key, frame.clone(), shed) {
         turn.effects.dirty.push(session.key);
     }
 }
@@ -299,7 +309,7 @@ impl Offer<'_> {
         }
         if own {
             cursor.passed(self.seq, acks, false);
-            return false;
+            return session.persist_by(turn.now.mono_ms() + PERSIST_SENT_MS);
         }
         if session.outbox.lane_bytes(Lane::Message) + self.frame.len() > self.bytes_max {
             self.fall_behind(session, index, sent, counters);
@@ -309,7 +319,7 @@ impl Offer<'_> {
         }
         session.put(index, self.seq, self.frame.clone(), self.system, self.ack_timeout_ms, turn);
         counters.delivered += 1;
-        session.timers.ack < session.timers.armed
+        session.timers.ack.min(session.timers.persist) < session.timers.armed
     }
 
     fn fall_behind(&self, session: &mut Session, index: u32, sent: Seq, counters: &mut Counters) -> bool {
@@ -340,6 +350,9 @@ impl Session {
         } else {
             cursor.passed(seq, acks, true);
         }
+        if !acks {
+            self.persist_by(turn.now.mono_ms() + PERSIST_SENT_MS);
+        }
     }
 
     /// Cursors of private conversations that have nothing to remember are made again when they are needed.
@@ -368,6 +381,8 @@ impl super::session::Opening {
     }
 }
 
+/// Milliseconds for which what was put on its way gathers before delivery state is written; a crash repeats about so much.
+pub(super) const PERSIST_SENT_MS: u64 = 3_000;
 /// Members of one room served before other work gets its turn.
 const WALK_SLICE: usize = 4_096;
 /// Messages of one room that may wait for their walk; beyond it everyone reads the log.

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use crate::types::call::CallOutcome;
 use crate::types::envelope::Envelope;
 use crate::types::storage::StoreRequest;
 use crate::types::{DeviceId, SessionId, SessionKey, ShardId, UserId};
@@ -23,6 +24,8 @@ pub struct Effects {
     pub reading: Vec<(SessionKey, bool)>,
     /// What the directory of live sessions must learn.
     pub directory: Vec<DirectoryChange>,
+    /// Outcomes of calls that this shard took, by their numbers.
+    pub answers: Vec<(u32, CallOutcome)>,
 }
 
 /// A change to the directory of live sessions.
@@ -40,5 +43,6 @@ impl Effects {
             && self.shut.is_empty()
             && self.reading.is_empty()
             && self.directory.is_empty()
+            && self.answers.is_empty()
     }
 }

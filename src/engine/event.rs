@@ -9,7 +9,7 @@ use crate::types::command::Wishes;
 use crate::types::envelope::{Body, Envelope};
 use crate::types::outcome::Fault;
 use crate::types::storage::{StoreReply, Ticket};
-use crate::types::{CloseCode, Request, RequestId, SessionKey, ShardId};
+use crate::types::{Call, CloseCode, Request, RequestId, SessionKey, ShardId};
 
 /// Everything that can happen to a shard.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub enum Event {
     StoreRefused { ticket: Ticket, retry_after_ms: u64 },
     /// An operator wants something of whichever shard can do it.
     Operator(Box<Body>),
+    /// An operator asks; the answer is an effect under the same number, which no other call of this shard has meanwhile.
+    Call { number: u32, call: Box<Call> },
     /// Time has passed: at least once when `next_deadline_ms` is reached.
     Tick,
     /// The server is going down: refuse new work, tell clients, close them over `window_ms`.

@@ -6,6 +6,7 @@ use crate::types::outcome::Fault;
 use crate::types::push::Push;
 use crate::types::{CloseCode, ErrorName, Frame, Now, RequestId, SessionKey, UserId};
 
+use super::delivery::PERSIST_SENT_MS;
 use super::effects::DirectoryChange;
 use super::event::Opened;
 use super::outbox::{Lane, Outbox};
@@ -39,7 +40,7 @@ impl Shard {
                     + self.random.u64(0..=self.settings.heartbeat_interval_ms / 2)
                     + self.settings.heartbeat_interval_ms / 2,
                 heard: now_ms,
-                pinged: false,
+                pinged: NEVER,
                 expiry: NEVER,
                 ack: NEVER,
                 persist: NEVER,
@@ -89,7 +90,7 @@ impl Shard {
     pub(super) fn heard(&mut self, key: SessionKey, now: Now) {
         if let Some(session) = self.session(key) {
             session.timers.heard = now.mono_ms();
-            session.timers.pinged = false;
+            session.timers.pinged = NEVER;
         }
     }
 
@@ -102,7 +103,7 @@ impl Shard {
         let Some(session) = self.session(key).filter(|session| !session.is_closing()) else { return };
         // Once many wait, a newer pong replaces the last (RFC 6455 section 5.5.3 allows to answer the latest ping only).
         let key_or_none = if session.outbox.lane_bytes(Lane::Control) > PONG_BYTES_MAX { PONG_KEY } else { 0 };
-        if session.outbox.push_keyed(Lane::Control, key_or_none, frame) {
+        if session.outbox.push_keyed(Lane::Control, key_or_none, frame, &mut 0) {
             turn.effects.dirty.push(key);
         }
     }
@@ -234,7 +235,7 @@ impl Shard {
         if session.reading_held {
             // Whoever takes what was asked for is alive, though its pong is not read yet.
             session.timers.heard = turn.now.mono_ms();
-            session.timers.pinged = false;
+            session.timers.pinged = NEVER;
         }
         if session.outbox.lane_bytes(Lane::Message) == 0 {
             session.sync_has_left();
@@ -361,7 +362,14 @@ impl Shard {
             self.redeliver(key, turn);
         }
         if self.session(key).is_some_and(|session| session.timers.persist <= now_ms) {
-            self.persist_deliveries(key, turn);
+            match self.persists.take(Rate::per_second(PERSISTS_PER_SECOND), now_ms) {
+                Ok(()) => self.persist_deliveries(key, turn),
+                Err(after_ms) => {
+                    // Others have their turn first; spread, so that they do not all come back at once.
+                    let later_ms = now_ms + after_ms + self.random.u64(0..PERSIST_SENT_MS);
+                    self.live(key).timers.persist = later_ms;
+                }
+            }
         }
         if let Some(session) = self.session(key).filter(|session| session.timers.refill <= now_ms) {
             session.timers.refill = NEVER;
@@ -392,22 +400,25 @@ impl Shard {
         let now_ms = turn.now.mono_ms();
         let (interval, timeout) = (self.settings.heartbeat_interval_ms, self.settings.heartbeat_timeout_ms);
         let Some(session) = self.session(key) else { return false };
-        if session.timers.pinged {
+        if session.timers.pinged != NEVER && now_ms < session.timers.pinged + timeout {
+            session.timers.beat = session.timers.pinged + timeout;
+            return true;
+        }
+        if session.timers.pinged != NEVER {
             self.close(key, CloseCode::NoPongOrAck, "no_pong_or_ack", turn);
             // Whoever does not answer pings will not answer a close frame.
             turn.effects.shut.push(key);
             return false;
         }
-        // What a device has had is kept at every beat, so that a crash repeats little.
-        session.timers.persist = now_ms;
         // Half an interval of silence is enough to be asked: else the first beat, which comes early, would always find life.
         let silent_ms = now_ms.saturating_sub(session.timers.heard);
         if silent_ms * 2 < interval {
             session.timers.beat = session.timers.heard + interval;
             return true;
         }
-        session.timers.pinged = true;
-        session.timers.beat = now_ms + timeout;
+        session.timers.pinged = now_ms;
+        // Answered, the next ping is an interval after this one; unanswered, it is judged when the timeout is over.
+        session.timers.beat = now_ms + interval.min(timeout);
         let frame = self.encoder.ping();
         self.enqueue(key, Lane::Control, frame, turn);
         true
@@ -480,6 +491,8 @@ impl Shard {
     }
 }
 
+/// Sessions of a shard whose delivery state is written in a second while they last; at their end it always is.
+pub(super) const PERSISTS_PER_SECOND: u32 = 500;
 /// Bytes in the control lane beyond which pongs replace each other.
 const PONG_BYTES_MAX: usize = 4 << 10;
 /// Key under which the one waiting pong is found.

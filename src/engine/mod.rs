@@ -16,6 +16,7 @@ pub mod outbox;
 mod pending;
 mod rate;
 mod refill;
+mod revocations;
 mod room;
 mod session;
 pub mod settings;

@@ -135,8 +135,8 @@ impl Outbox {
 
     /// Puts a frame whose older version, waiting under the same `key` in the same lane, it replaces. The ephemeral lane keeps
     /// at most [`EPHEMERAL_FRAMES_MAX`] frames and sheds its oldest; the reply lane keeps its order and is bounded by its
-    /// keys.
-    pub fn push_keyed(&mut self, lane: Lane, key: u64, frame: Frame) -> bool {
+    /// keys. Counts in `shed` what was lost without a newer version.
+    pub fn push_keyed(&mut self, lane: Lane, key: u64, frame: Frame, shed: &mut u64) -> bool {
         debug_assert!(lane != Lane::Message);
         let queues = self.queues.get_or_insert_default();
         let flight = queues.flight[lane as usize] as usize;
@@ -145,6 +145,7 @@ impl Outbox {
         let victim =
             older.or_else(|| (lane == Lane::Ephemeral && entries.len() - flight >= EPHEMERAL_FRAMES_MAX).then_some(flight));
         if let Some(victim) = victim {
+            *shed += u64::from(older.is_none());
             let entry = entries.remove(victim).expect("the index was just found");
             queues.bytes[lane as usize] -= entry.frame.len();
         }
@@ -335,13 +336,14 @@ mod tests {
 
     #[test]
     fn keyed_frames_replace_and_the_ephemeral_lane_is_bounded() {
-        let mut outbox = Outbox::default();
-        outbox.push_keyed(Lane::Ephemeral, 7, frame(1));
-        outbox.push_keyed(Lane::Ephemeral, 7, frame(2));
+        let (mut outbox, mut shed) = (Outbox::default(), 0);
+        outbox.push_keyed(Lane::Ephemeral, 7, frame(1), &mut shed);
+        outbox.push_keyed(Lane::Ephemeral, 7, frame(2), &mut shed);
         assert_eq!(taken(&mut outbox), [2]);
         for key in 1..=200 {
-            outbox.push_keyed(Lane::Ephemeral, key, frame(key as u8));
+            outbox.push_keyed(Lane::Ephemeral, key, frame(key as u8), &mut shed);
         }
         assert_eq!(outbox.lane_bytes(Lane::Ephemeral), EPHEMERAL_FRAMES_MAX * 4);
+        assert_eq!(shed, 200 - EPHEMERAL_FRAMES_MAX as u64, "what a newer version replaced is not lost");
     }
 }

@@ -8,7 +8,7 @@ use crate::types::envelope::Asker;
 use crate::types::push::GroupEvent;
 use crate::types::record::Member;
 use crate::types::storage::Ticket;
-use crate::types::{ConversationId, GroupId, RequestId, Seq, SessionId, SessionKey, UserId};
+use crate::types::{ConversationId, ErrorName, GroupId, RequestId, Seq, SessionId, SessionKey, UserId};
 use indexmap::IndexMap;
 
 /// Requests the store has not answered.
@@ -21,11 +21,13 @@ pub struct PendingTable {
 #[derive(Debug)]
 pub enum Pending {
     LoadConversation(ConversationId),
-    /// `notification` is kept to be tried again when nobody waits for an answer.
+    /// `notification` is kept to be tried again when nobody waits for an answer; `refusal` answers what is no repeat of
+    /// something written before.
     Append {
         conversation: ConversationId,
         asker: Option<Box<Asker>>,
         notification: Option<Box<(CompactString, RawJson)>>,
+        refusal: Option<ErrorName>,
     },
     ChangeGroup(Box<GroupPlan>),
     LoadUser {
@@ -67,6 +69,12 @@ pub enum Pending {
     AckWhenDone {
         asker: Box<Asker>,
     },
+    /// Whose presence a client may see.
+    Contacts {
+        asker: Box<Asker>,
+        users: Vec<UserId>,
+        watch: bool,
+    },
     PresenceLastSeen {
         asker: Box<Asker>,
         gather: u64,
@@ -93,6 +101,8 @@ pub struct Page {
 pub struct GroupPlan {
     pub group: GroupId,
     pub asker: Option<Box<Asker>>,
+    /// Whom members are told; None: an operator.
+    pub by: Option<UserId>,
     pub record: Option<crate::types::record::Group>,
     pub put: Vec<Member>,
     pub removed: Vec<UserId>,
@@ -111,6 +121,7 @@ impl GroupPlan {
         GroupPlan {
             group: GroupId::new("-").expect("a dash is an identifier"),
             asker: None,
+            by: None,
             record: None,
             put: Vec::new(),
             removed: Vec::new(),

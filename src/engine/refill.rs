@@ -17,6 +17,7 @@ use crate::types::storage::{Answer, Operation, RangePage, RangeQuery, Read, Stor
 use crate::types::{CloseCode, Command, ConversationId, ConversationKind, ErrorName, RequestId, Seq, SessionId, SessionKey};
 
 use super::cursor::{Cursor, CursorState};
+use super::delivery::PERSIST_SENT_MS;
 use super::outbox::{Lane, LogMark};
 use super::pending::{Page, Pending};
 use super::session::NEVER;
@@ -78,9 +79,14 @@ impl Shard {
             Ok(Answer::Range(range)) => !fits || self.take_page(&page, range, turn),
             _ => false,
         };
-        if !progressed && let Some(session) = self.session(key) {
-            // The store cannot answer, or the log ends before what was announced: try again rather than spin.
-            session.timers.refill = turn.now.mono_ms() + RETRY_MS;
+        if let Some(session) = self.session(key) {
+            match progressed {
+                true => {
+                    session.persist_by(turn.now.mono_ms() + PERSIST_SENT_MS);
+                }
+                // The store cannot answer, or the log ends before what was announced: try again rather than spin.
+                false => session.timers.refill = turn.now.mono_ms() + RETRY_MS,
+            }
         }
         self.sync_progress(key, turn);
         self.refill(key, turn);
@@ -95,14 +101,13 @@ impl Shard {
         let (id, acks) = (session.id, session.acks());
         let cursor = session.cursor(index);
         let (repeat_until, own_until) = (cursor.repeat_until, cursor.own_until);
-        let missing = if range.first_kept > cursor.sent.next() { SkipReason::Retention } else { SkipReason::Deleted };
         let mut at = cursor.sent;
         for message in range.messages {
             if message.seq <= at || message.seq > page.head {
                 continue;
             }
             if message.seq > at.next() {
-                self.skip(key, index, at.next(), message.seq.previous(), missing, turn);
+                self.skip_missing(key, index, (at.next(), message.seq.previous()), range.first_kept, turn);
             }
             at = message.seq;
             let redelivered = message.seq <= repeat_until;
@@ -121,7 +126,7 @@ impl Shard {
         }
         let covered = range.covered.1.min(page.head);
         if covered > at {
-            self.skip(key, index, at.next(), covered, missing, turn);
+            self.skip_missing(key, index, (at.next(), covered), range.first_kept, turn);
             at = covered;
         }
         if self.session(key).is_some_and(|session| session.cursor(index).caught_up()) {
@@ -140,6 +145,17 @@ impl Shard {
         }
         if session.lagging == 0 {
             self.counters.lagging -= 1;
+        }
+    }
+
+    /// Moves past what a page does not hold: what lies before `first_kept` is gone by age, the rest is hidden.
+    fn skip_missing(&mut self, key: SessionKey, index: u32, (from, to): (Seq, Seq), first_kept: Seq, turn: &mut Turn<'_>) {
+        let gone = to.min(first_kept.previous());
+        if gone >= from {
+            self.skip(key, index, from, gone, SkipReason::Retention, turn);
+        }
+        if to > gone.max(from.previous()) {
+            self.skip(key, index, from.max(gone.next()), to, SkipReason::Deleted, turn);
         }
     }
 
@@ -240,18 +256,22 @@ impl Shard {
         session.timers.persist = NEVER;
         let Some(account) = session.account.as_ref() else { return };
         let (user, device) = (account.user.clone(), account.device.clone());
-        let mut deliveries = Vec::new();
+        let (mut deliveries, mut on_their_way) = (Vec::new(), false);
         for index in 0..session.cursors.len() as u32 {
             if matches!(session.cursors[index as usize].state, CursorState::Free | CursorState::Attaching) {
                 continue;
             }
             let seq = session.delivered(index);
             let cursor = session.cursor(index);
+            on_their_way |= seq < cursor.sent;
             if seq > cursor.persisted {
                 cursor.persisted = seq;
                 let conversation = cursor.conversation.clone();
                 deliveries.push(Delivery { user: user.clone(), device: device.clone(), conversation, seq });
             }
+        }
+        if on_their_way && !session.acks() && session.is_ready() {
+            session.persist_by(turn.now.mono_ms() + PERSIST_SENT_MS);
         }
         if !deliveries.is_empty() {
             let owner = self.owner_of_user(&user);
@@ -300,7 +320,7 @@ impl Shard {
         }
         let Some(session) = self.ready(key) else { return };
         let (id, account) = (session.id, session.account());
-        let read = Read::User { user: account.user.clone(), device: account.device.clone() };
+        let read = Read::User { user: account.user.clone(), device: account.device.clone(), recent_since: None };
         let pending = Pending::SyncRows { key, session: id, request, cursors: Box::new(cursors) };
         self.store(Operation::Read(read), pending, turn);
     }

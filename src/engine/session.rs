@@ -14,6 +14,7 @@ use super::Hasher;
 use super::cursor::{Cursor, CursorState};
 use super::outbox::{LogMark, Outbox};
 use super::rate::Bucket;
+use super::revocations::TokenMark;
 
 /// One connection. Small while idle: what only some phases need is behind a pointer.
 #[derive(Debug)]
@@ -78,6 +79,8 @@ pub struct Account {
     pub device: DeviceId,
     pub acks: bool,
     pub expires_at: Option<Millis>,
+    /// For revocation.
+    pub token: TokenMark,
     /// The client was told that its token has expired.
     pub expiry_told: bool,
 }
@@ -93,8 +96,8 @@ pub struct Timers {
     pub beat: u64,
     /// Last sign of life.
     pub heard: u64,
-    /// A ping is unanswered.
-    pub pinged: bool,
+    /// When the ping was sent that is unanswered; NEVER when none is.
+    pub pinged: u64,
     pub expiry: u64,
     pub ack: u64,
     /// Delivery state goes to the store.
@@ -290,6 +293,13 @@ impl Session {
             Some(first) => first.previous().min(cursor.sent),
             None => cursor.sent,
         }
+    }
+
+    /// Has delivery state written at `at_ms` at the latest. Returns whether the wheel has to be told.
+    #[inline]
+    pub fn persist_by(&mut self, at_ms: u64) -> bool {
+        self.timers.persist = self.timers.persist.min(at_ms);
+        self.timers.persist < self.timers.armed
     }
 
     /// The earliest of the session's deadlines.

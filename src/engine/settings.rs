@@ -1,5 +1,9 @@
 //! Owns what the engine needs to know of the configuration, resolved. Never read from a file here: `server/` fills it.
 
+use std::sync::Arc;
+
+use crate::types::revocation::Revocation;
+
 /// What to do with one session too many of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionPolicy {
@@ -48,6 +52,8 @@ pub struct Settings {
     pub loading_requests_max: usize,
     /// Requests in the store per shard.
     pub store_requests_max: usize,
+    /// Those in force at the start.
+    pub revocations: Arc<[Revocation]>,
 }
 
 impl Default for Settings {
@@ -82,6 +88,7 @@ impl Default for Settings {
             conversations_cached_max: 100_000,
             loading_requests_max: 1_024,
             store_requests_max: 65_536,
+            revocations: Arc::default(),
         }
     }
 }

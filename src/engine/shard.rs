@@ -10,11 +10,14 @@ use crate::types::envelope::{Asker, Body, Envelope, HOPS_MAX, Question};
 use crate::types::outcome::Fault;
 use crate::types::push::Push;
 use crate::types::storage::{Operation, StoreFault, StoreReply, StoreRequest, Ticket};
-use crate::types::{ConversationId, Encode, Frame, Now, RequestId, SessionId, SessionKey, ShardId, UserId};
+use crate::types::{ConversationId, Encode, Frame, Millis, Now, RequestId, SessionId, SessionKey, ShardId, UserId};
 
 use super::conversations::{Conversation, Conversations};
+use super::lifecycle::PERSISTS_PER_SECOND;
 use super::outbox::{Lane, Outbox};
 use super::pending::{Pending, PendingTable};
+use super::rate::{Bucket, Rate};
+use super::revocations::Revocations;
 use super::room::Rooms;
 use super::session::Session;
 use super::users::Users;
@@ -37,11 +40,14 @@ pub struct Shard {
     pub(super) conversations: Conversations,
     pub(super) pending: PendingTable,
     pub(super) wheel: Wheel,
+    pub(super) revocations: Revocations,
     pub(super) gathers: super::handlers::Gathers,
     /// Notifications that the store could not take, in order of when they are tried again.
     pub(super) later: VecDeque<super::handlers::Later>,
     /// What this shard says to itself, in order.
     local: VecDeque<Envelope>,
+    /// Paces the writing of delivery state.
+    pub(super) persists: Bucket,
     /// Hops of what is being handled.
     pub(super) hops: u8,
     pub(super) counters: Counters,
@@ -71,6 +77,8 @@ impl Shard {
     ) -> Shard {
         assert!(id.0 < shards, "a shard's id is below their number");
         let hasher = Hasher::with_seed(seed);
+        let mut revocations = Revocations::new(hasher.clone());
+        settings.revocations.iter().for_each(|revocation| revocations.put(revocation, Millis(0)));
         Shard {
             id,
             shards,
@@ -85,9 +93,11 @@ impl Shard {
             hasher,
             pending: PendingTable::default(),
             wheel: Wheel::new(0),
+            revocations,
             gathers: Default::default(),
             later: VecDeque::new(),
             local: VecDeque::new(),
+            persists: Bucket::full(Rate::per_second(PERSISTS_PER_SECOND), 0),
             hops: 0,
             counters: Counters::default(),
             drain_until: None,
@@ -120,6 +130,7 @@ impl Shard {
                 self.stored(StoreReply { ticket, result: Err(StoreFault::Overloaded { retry_after_ms }) }, turn)
             }
             Event::Operator(body) => self.operator(*body, turn),
+            Event::Call { number, call } => self.call(number, *call, turn),
             Event::Tick => self.tick(turn),
             Event::Drain { window_ms } => self.drain(window_ms, turn),
         }
@@ -135,7 +146,7 @@ impl Shard {
 
     /// Monotonic milliseconds at which [`Event::Tick`] is wanted at the latest; 0 when at once, None when nothing is due.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        if !self.busy_rooms.is_empty() {
+        if !self.busy_rooms.is_empty() || self.revocations.is_walking() {
             return Some(0);
         }
         let later = self.later.front().map(|later| later.at_ms);
@@ -229,16 +240,17 @@ impl Shard {
             Body::PresenceChanged { address, entry } => self.presence_changed(address.key, &entry, turn),
             Body::Kick { user, device, close } => self.kick(&user, device.as_ref(), close, turn),
             Body::KickSession { address, close } => self.close(address.key, close, "", turn),
-            Body::SetRole { group, user, role } => self.set_role(group, user, role, turn),
+            Body::Revoke(revocation) => self.revoke(&revocation, turn),
+            Body::Order { asker, group, order } => self.order(asker, group, order, turn),
         }
     }
 
     /// Passes an operator's wish to the shard that can fulfil it.
     fn operator(&mut self, body: Body, turn: &mut Turn<'_>) {
         let to = match &body {
+            Body::Revoke(_) => self.id,
             Body::Kick { user, .. } => self.owner_of_user(user),
             Body::KickSession { address, .. } => address.shard,
-            Body::SetRole { group, .. } => self.owner_of(&ConversationId::group(group)),
             Body::Notify { user, .. } => self.owner_of(&ConversationId::system(user)),
             other => return debug_assert!(false, "no operator asks for {other:?}"),
         };
@@ -254,8 +266,8 @@ impl Shard {
         };
         match pending {
             Pending::LoadConversation(conversation) => self.conversation_loaded(conversation, reply.result, turn),
-            Pending::Append { conversation, asker, notification } => {
-                self.appended(conversation, asker, notification, reply.result, turn)
+            Pending::Append { conversation, asker, notification, refusal } => {
+                self.appended(conversation, asker, notification, refusal, reply.result, turn)
             }
             Pending::ChangeGroup(plan) => self.group_changed(*plan, reply.result, turn),
             Pending::LoadUser { asker } => self.user_loaded(&asker, reply.result, turn),
@@ -271,6 +283,7 @@ impl Shard {
             }
             Pending::List { asker } => self.list_read(asker, reply.result, turn),
             Pending::AckWhenDone { asker } => self.done(asker, reply.result, turn),
+            Pending::Contacts { asker, users, watch } => self.contacts_found(&asker, users, watch, reply.result, turn),
             Pending::PresenceLastSeen { asker, gather, entries } => {
                 self.presence_last_seen(&asker, gather, entries, reply.result, turn)
             }
@@ -281,6 +294,7 @@ impl Shard {
     fn tick(&mut self, turn: &mut Turn<'_>) {
         self.walk_busy_rooms(turn);
         self.notify_again(turn);
+        self.walk_revoked(turn);
         let mut due = std::mem::take(&mut self.due);
         self.wheel.sweep(turn.now.mono_ms(), &mut due);
         for key in due.drain(..) {
@@ -366,6 +380,13 @@ impl Shard {
         self.pending.len() >= self.settings.store_requests_max
     }
 
+    /// True when no further request that writes may go to the store: a part of its queue is for those that read, which may be
+    /// answered while a disk takes nothing.
+    pub(super) fn store_takes_no_writes(&self) -> bool {
+        let requests_max = self.settings.store_requests_max;
+        self.pending.len() >= requests_max - requests_max / 4
+    }
+
     /// Answers whoever asked.
     pub(super) fn reply(&mut self, asker: &Asker, push: Push, turn: &mut Turn<'_>) {
         if asker.address.shard == self.id {
@@ -402,6 +423,9 @@ impl Shard {
         received_us: u64,
         turn: &mut Turn<'_>,
     ) {
+        if let Some(number) = key.call() {
+            return turn.effects.answers.push((number, Ok(push.clone())));
+        }
         if self.ready(key).is_none_or(|found| found.id != session) {
             return;
         }
@@ -415,6 +439,9 @@ impl Shard {
     }
 
     fn fail_here(&mut self, key: SessionKey, session: SessionId, request: Option<&RequestId>, fault: Fault, turn: &mut Turn<'_>) {
+        if let Some(number) = key.call() {
+            return turn.effects.answers.push((number, Err(fault)));
+        }
         if self.session(key).is_some_and(|found| found.id == session) {
             self.refuse(key, request, fault, turn);
             self.list_answered(key, turn);

@@ -58,7 +58,7 @@ catalog! {
     Errors = "corehub_errors_total" Counter ["name"] "Error replies, by name";
     FaultsCaught = "corehub_faults_caught_total" Counter [] "Faults in one handler or connection that were contained";
     OutboxBytes = "corehub_outbox_bytes" Gauge [] "Bytes waiting to be sent to connections";
-    EphemeralShed = "corehub_ephemeral_shed_total" Counter [] "Typing and presence updates that were dropped for slow readers";
+    EphemeralShed = "corehub_ephemeral_shed_total" Counter [] "Typing, presence and receipt frames dropped for slow readers";
     MeshMessages = "corehub_mesh_messages_total" Counter ["from" "to"] "Envelopes between shards";
     StoreCommitSeconds = "corehub_store_commit_seconds" Histogram [] "How long commits of the store took";
     StoreBatchMessages = "corehub_store_batch_messages" Histogram [] "Writes in one commit of the store";

@@ -1,17 +1,20 @@
 //! Owns the translation of configuration and limits into what each part is given. Pure.
 
+use std::sync::Arc;
+
 use crate::auth::{self, AuthRules, Verifier};
 use crate::config::{Algorithm, Config, Durability, Limits, SessionPolicy, StoreKind};
 use crate::engine::{self, Settings};
 use crate::shard::{Caps, DriverSettings, RingSettings};
 use crate::store::{self, EmbeddedSettings, StoreSettings};
+use crate::types::revocation::Revocation;
 use crate::wire::frame::FrameLimits;
 use crate::wire::upgrade::{OriginRule, UpgradeRules};
 
 use super::ServeError;
 
 /// The engine's settings; the placement seed is the node's.
-pub(super) fn engine(limits: &Limits) -> Settings {
+pub(super) fn engine(limits: &Limits, revocations: Arc<[Revocation]>) -> Settings {
     let from = limits.engine.clone();
     Settings {
         node: from.node,
@@ -47,6 +50,7 @@ pub(super) fn engine(limits: &Limits) -> Settings {
         conversations_cached_max: from.conversations_cached_max,
         loading_requests_max: from.loading_requests_max,
         store_requests_max: from.store_requests_max,
+        revocations,
     }
 }
 
@@ -115,6 +119,8 @@ pub(super) fn store(limits: &Limits) -> StoreSettings {
         client_requests_max: limits.engine.store_requests_max,
         batch_requests: limits.store.batch_messages_max,
         reader_threads: limits.store.readers,
+        retention_ms: limits.store.retention_ms,
+        dedupe_window_ms: Some(limits.store.dedupe_window_ms),
         ..StoreSettings::default()
     }
 }
@@ -124,8 +130,13 @@ pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
         Durability::Commit => store::Durability::Commit,
         Durability::Memory => store::Durability::Memory,
     };
-    let encryption_key_file = config.store.encryption_key_file.clone();
-    EmbeddedSettings { durability, encryption_key_file, ..EmbeddedSettings::new(&config.store.path) }
+    EmbeddedSettings {
+        path: config.store.path.clone(),
+        durability,
+        encryption_key_file: config.store.encryption_key_file.clone(),
+        cache_bytes: config.store.cache_bytes.0,
+        write_buffer_bytes: config.store.write_buffer_bytes.0,
+    }
 }
 
 /// What an acknowledgement promises, as operators are told.

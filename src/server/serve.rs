@@ -3,18 +3,23 @@
 //! Never touches a message. Lives on the main thread, which waits here for signals and for threads that end.
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 
 use crate::config::{Config, ConfigErrors, Limits, Status, StoreKind};
-use crate::control::{self, ControlHandle, ControlParts, KickTarget, Phase, Readiness};
+use crate::control::{self, ControlHandle, ControlParts, ControlRuntime, KickTarget, Phase, Readiness};
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
 use crate::shard::{self, DriverSettings, Order};
-use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend};
+use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend, Wake};
+use crate::types::Call;
+use crate::types::call::AnswerTo;
 use crate::types::envelope::Body;
+use crate::types::revocation::Revocation;
+use crate::types::storage::{Answer, Read};
 
 use super::signals::{Wish, wishes};
 use super::topology::{Node, Plan, StorePlan, random};
@@ -31,32 +36,33 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
     let admin = bind_admin(&config)?;
     let registry = Arc::new(Registry::new(usize::from(limits.shards)));
     let counts = Arc::new(Mutex::new(StoreCounts::default()));
-    let node = Node::start(Plan {
+    let runtime = ControlRuntime::prepare()?;
+    let mut store = store(&config, &limits, &counts, runtime.wake())?;
+    let revocations = revocations(&mut *store.backend)?;
+    let mut node = Node::start(Plan {
         listeners,
         pin: limits.pin,
         mesh_capacity: limits.mesh_capacity,
-        engine: resolve::engine(&limits),
+        engine: resolve::engine(&limits, revocations),
         driver: DriverSettings { private_descriptors, ..resolve::driver(&limits) },
         rules: resolve::rules(&config),
         verifier: Arc::new(resolve::verifier(&config)?),
         caps: resolve::caps(&limits),
         registry: registry.clone(),
-        store: Some(store(&config, &limits, &counts)?),
+        store: Some(store),
     })?;
     let readiness = Arc::new(Readiness::new(Phase::Starting));
-    let control = start_control(&config, &node, admin, registry.clone(), readiness.clone())?;
+    let control = start_control(&config, &limits, &mut node, runtime, admin, registry.clone(), readiness.clone())?;
     node.open();
     readiness.set(Phase::Ready);
     let ready = Ready { client, admin: control.address() };
     tracing::info!(client = %ready.client, admin = %ready.admin, shards = limits.shards, "ready");
     (options.on_ready)(ready);
 
-    let failed = wait(&wishes, &node, || reload(&config, &options.reload), || publish(&counts, &registry));
+    let failed = wait(&wishes, &node, || reload(&config, &options.reload, &node), || publish(&counts, &registry));
     readiness.set(Phase::Draining);
     let exit = if failed { ExitKind::Done } else { drain(&wishes, &node, limits.drain_deadline_ms) };
-    let ended = end(node);
-    control.stop(CONTROL_DEADLINE);
-    ended.map(|()| exit)
+    end(node, control).map(|()| exit)
 }
 
 /// Returns when the server is to stop; true when that is because a part of it has ended by itself.
@@ -96,11 +102,14 @@ fn publish(counts: &Mutex<StoreCounts>, registry: &Registry) {
 }
 
 /// Says which options are in force from now on and which need a restart.
-fn reload(config: &Config, read: &dyn Fn() -> Result<Config, ConfigErrors>) {
+fn reload(config: &Config, read: &dyn Fn() -> Result<Config, ConfigErrors>, node: &Node) {
     let new = match read() {
         Ok(new) => new,
         Err(errors) => return tracing::error!(%errors, "not reloaded: the configuration has errors"),
     };
+    if let Some(retention) = &node.retention {
+        retention.set(new.messages.retention.as_millis() as u64);
+    }
     let changes = config.changes(&new);
     if changes.is_empty() {
         tracing::info!("reloaded: nothing has changed");
@@ -138,9 +147,12 @@ fn drain(wishes: &Receiver<Wish>, node: &Node, deadline_ms: u64) -> ExitKind {
     ExitKind::Done
 }
 
-/// Ends shards, then the store, which finishes what it was asked; a store that hangs is not waited for without end.
-fn end(node: Node) -> Result<(), ServeError> {
-    let Some(store) = node.stop()? else { return Ok(()) };
+/// Ends shards and control, then the store, which finishes what it was asked; a store that hangs is not waited for without end.
+fn end(node: Node, control: ControlHandle) -> Result<(), ServeError> {
+    let stopped = node.stop();
+    // It is a client of the store, which waits for all of them.
+    control.stop(CONTROL_DEADLINE);
+    let Some(store) = stopped? else { return Ok(()) };
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let wait = move || {
         // Nobody may be listening any more.
@@ -162,13 +174,17 @@ fn bind_admin(config: &Config) -> Result<TcpListener, ServeError> {
 
 fn start_control(
     config: &Config,
-    node: &Node,
+    limits: &Limits,
+    node: &mut Node,
+    runtime: ControlRuntime,
     listener: TcpListener,
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
 ) -> Result<ControlHandle, ServeError> {
-    let orders = node.orders.clone();
+    let [orders, callers, guards] = [(); 3].map(|()| node.orders.clone());
+    let next = AtomicUsize::new(0);
     Ok(control::spawn(ControlParts {
+        runtime,
         listener,
         registry,
         directory: node.directory.clone(),
@@ -179,6 +195,14 @@ fn start_control(
         node_id: config.server.node_id.clone(),
         durability: resolve::durability(config).to_owned(),
         kick: Box::new(move |target| kick(&orders, target)),
+        call: Box::new(move |question, answer| call(&callers, next.fetch_add(1, Ordering::Relaxed), question, answer)),
+        revoke: Box::new(move |shard, revocation| revoke(&guards, shard, revocation)),
+        shards: node.orders.len(),
+        announcements_per_second: config.messages.announcements_per_second,
+        dedupe_window_ms: limits.engine.dedupe_window_ms,
+        token_life_ms: u64::try_from(config.auth.token_life.as_millis()).unwrap_or(u64::MAX),
+        store: node.other_client.take(),
+        content_bytes_max: limits.engine.content_bytes_max,
     })?)
 }
 
@@ -191,7 +215,36 @@ fn kick(orders: &[InboxSender<Order>], target: KickTarget) -> bool {
     orders.get(shard).is_some_and(|sender| sender.try_send(Order::Operator(Box::new(body))).is_ok())
 }
 
-fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>) -> Result<StorePlan, ServeError> {
+/// The revocations that are kept: every shard is to know them before it lets anybody in.
+fn revocations(backend: &mut dyn Backend) -> Result<Arc<[Revocation]>, ServeError> {
+    let kept = match backend.read(&Read::Notes { kind: Revocation::NOTE }) {
+        Ok(Answer::Notes(notes)) => notes.iter().map(|(_, text)| Revocation::from_note(text)).collect::<Option<Vec<_>>>(),
+        _ => None,
+    };
+    let kept =
+        kept.ok_or(ServeError::Store("the revocations of tokens cannot be read: restore the data folder from a backup"))?;
+    Ok(kept.into())
+}
+
+/// Tells one shard of a revocation.
+fn revoke(orders: &[InboxSender<Order>], shard: usize, revocation: Arc<Revocation>) -> bool {
+    let order = Order::Operator(Box::new(Body::Revoke(revocation)));
+    orders.get(shard).is_some_and(|sender| sender.try_send(order).is_ok())
+}
+
+/// Hands a call to the shard whose turn it is, or to the next one that has room.
+fn call(orders: &[InboxSender<Order>], from: usize, call: Call, answer: AnswerTo) -> bool {
+    let mut order = Order::Call { call: Box::new(call), answer };
+    for step in 0..orders.len() {
+        match orders[(from + step) % orders.len()].try_send(order) {
+            Ok(()) => return true,
+            Err(back) => order = back,
+        }
+    }
+    false
+}
+
+fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>, other: Wake) -> Result<StorePlan, ServeError> {
     let backend: Box<dyn Backend> = match config.store.kind {
         StoreKind::Memory => Box::new(MemoryBackend::new(random())),
         StoreKind::Embedded => Box::new(EmbeddedBackend::open(resolve::embedded(config))?),
@@ -209,7 +262,7 @@ fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>) -> 
         counts.metrics.batch_messages.record_items(sample.served.writes as u64);
         counts.fresh = true;
     };
-    Ok(StorePlan { backend, settings: resolve::store(limits), observer: Box::new(observer) })
+    Ok(StorePlan { backend, settings: resolve::store(limits), observer: Box::new(observer), other })
 }
 
 /// A connection more makes a drain this much longer: a thousand are closed per second.

@@ -13,7 +13,7 @@ use crate::mesh::directory::Directory;
 use crate::mesh::{self, Inbox, InboxSender, Waker};
 use crate::metrics::Registry;
 use crate::shard::{self, Admission, Caps, Clock, DriverSettings, Frontpage, Order, Parts, Shards};
-use crate::store::{self, Observer, StoreParts, StoreSettings, StoreThreads, Wake};
+use crate::store::{self, Observer, Retention, StoreClient, StoreParts, StoreSettings, StoreThreads, Wake};
 use crate::types::ShardId;
 use crate::types::envelope::Envelope;
 use crate::wire::json::JsonEncoder;
@@ -43,6 +43,8 @@ pub(super) struct StorePlan {
     pub backend: Box<dyn store::Backend>,
     pub settings: StoreSettings,
     pub observer: Observer,
+    /// Wakes whoever else than the shards asks the store.
+    pub other: Wake,
 }
 
 /// A running node.
@@ -50,6 +52,10 @@ pub(super) struct StorePlan {
 pub(super) struct Node {
     pub shards: Shards,
     pub store: Option<StoreThreads>,
+    /// How long the store keeps messages.
+    pub retention: Option<Retention>,
+    /// A client of the store that is no shard's.
+    pub other_client: Option<StoreClient>,
     pub orders: Arc<[InboxSender<Order>]>,
     pub admission: Arc<Admission>,
     pub frontpage: Arc<Frontpage>,
@@ -67,13 +73,16 @@ impl Node {
         let wakers = wakers.map_err(system("cannot make an eventfd"))?;
         let inboxes: Vec<Inbox<Order>> = wakers.iter().map(|waker| Inbox::new(ORDERS_MAX, waker.clone())).collect();
         let orders = inboxes.iter().map(Inbox::sender).collect();
-        let (clients, store) = match plan.store {
+        let (clients, store, retention) = match plan.store {
             Some(store) => {
                 let running = start_store(store, &wakers).map_err(system("cannot start the store's threads"))?;
-                (running.clients.into_iter().map(Some).collect(), Some(running.threads))
+                (running.clients.into_iter().map(Some).collect(), Some(running.threads), Some(running.retention))
             }
-            None => (wakers.iter().map(|_| None).collect::<Vec<_>>(), None),
+            None => (wakers.iter().map(|_| None).collect::<Vec<_>>(), None, None),
         };
+        let mut clients = clients.into_iter();
+        let shard_clients: Vec<Option<StoreClient>> = clients.by_ref().take(usize::from(shards)).collect();
+        let other_client = clients.next().flatten();
         let admission = Arc::new(Admission::new(plan.caps));
         let frontpage = Arc::new(Frontpage::new(shards, plan.registry));
         let directory = Arc::new(Directory::new(usize::from(shards)));
@@ -81,7 +90,7 @@ impl Node {
         let rules = Arc::new(plan.rules);
         let (clock, cores) = (Clock::start(), shard::cores());
         let mut parts = Vec::with_capacity(usize::from(shards));
-        let ends = ports.into_iter().zip(wakers).zip(inboxes).zip(plan.listeners).zip(clients);
+        let ends = ports.into_iter().zip(wakers).zip(inboxes).zip(plan.listeners).zip(shard_clients);
         for (at, ((((port, waker), inbox), listener), store)) in ends.enumerate() {
             parts.push(Parts {
                 id: ShardId(at as u16),
@@ -104,7 +113,8 @@ impl Node {
                 driver: plan.driver.clone(),
             });
         }
-        Ok(Node { shards: shard::start(parts)?, store, orders, admission, frontpage, directory })
+        let shards = shard::start(parts)?;
+        Ok(Node { shards, store, retention, other_client, orders, admission, frontpage, directory })
     }
 
     /// Lets clients in.
@@ -141,11 +151,12 @@ impl Node {
 }
 
 fn start_store(plan: StorePlan, wakers: &[Waker]) -> std::io::Result<store::Store> {
-    let wakes = wakers.iter().cloned().map(|waker| -> Wake {
+    let shards = wakers.iter().cloned().map(|waker| -> Wake {
         Arc::new(move || {
             waker.wake();
         })
     });
+    let wakes = shards.chain([plan.other]);
     store::spawn(StoreParts {
         backend: plan.backend,
         wakes: wakes.collect(),

@@ -11,17 +11,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use smallvec::SmallVec;
 
+use crate::auth::TokenFault;
 use crate::engine::event::Opened;
 use crate::engine::{Effects, Event, Shard};
 use crate::metrics::ShardMetrics;
+use crate::types::outcome::Fault;
 use crate::types::{CloseCode, Frame, Now, SessionKey};
 use crate::wire::frame::{Feed, FrameLimits, Item, Reader};
 use crate::wire::json;
+use crate::wire::upgrade;
 
 use super::admission::Refusal;
 use super::connection::{Connections, Flags, Phase};
 use super::deadlines::Deadlines;
-use super::handshake::{Greeter, Verdict};
+use super::handshake::{Greeter, Upgrade, Verdict};
 
 /// The engine of one shard with its connections.
 pub(super) struct Core {
@@ -216,6 +219,11 @@ impl Core {
         self.conclude(key, verdict, &mut gathered);
     }
 
+    /// The token was good once; the greeter knows no list.
+    fn is_revoked(&self, upgrade: &Upgrade) -> bool {
+        upgrade.identity.as_ref().is_some_and(|identity| self.engine.check_revoked(identity, self.now.wall).is_err())
+    }
+
     fn conclude(&mut self, key: SessionKey, verdict: Verdict, bytes: &mut [u8]) {
         match verdict {
             Verdict::Incomplete => self.connections.at(key.slot).phase = Phase::Handshake(bytes.to_vec()),
@@ -223,6 +231,11 @@ impl Core {
                 self.metrics.connections_refused += u64::from(refused);
                 self.connections.at(key.slot).phase = Phase::Leaving;
                 self.answers.push(Answer { key, frame: Frame::own(&response), last: true });
+            }
+            Verdict::Upgrade(upgrade) if self.is_revoked(&upgrade) => {
+                let refusal = upgrade::Refusal::from(&Fault::from(TokenFault::Revoked));
+                let verdict = Verdict::Answer { response: refusal.to_bytes(), refused: true };
+                self.conclude(key, verdict, bytes);
             }
             Verdict::Upgrade(upgrade) => {
                 self.connections.at(key.slot).phase = Phase::Open(Reader::new());
@@ -279,6 +292,7 @@ fn subject(event: &Event) -> Option<SessionKey> {
         | Event::Store(_)
         | Event::StoreRefused { .. }
         | Event::Operator(_)
+        | Event::Call { .. }
         | Event::Tick
         | Event::Drain { .. } => None,
     }

@@ -98,7 +98,8 @@ impl Greeter {
         let (message, after_ms) = (refusal.message(), refusal.retry_after_ms());
         match refusal {
             Refusal::AddressFull => upgrade::Refusal::too_many(message, after_ms),
-            Refusal::NodeFull | Refusal::TooFast | Refusal::Draining => upgrade::Refusal::unavailable(message, after_ms),
+            Refusal::NodeFull | Refusal::TooFast => upgrade::Refusal::unavailable(message, after_ms),
+            Refusal::Draining => upgrade::Refusal::draining(message, after_ms),
         }
         .to_bytes()
     }

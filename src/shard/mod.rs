@@ -7,6 +7,7 @@
 //! `descriptors`. Everything here but [`mod@start`] and [`listen`] lives on the shard's own thread.
 
 mod admission;
+mod calls;
 mod clock;
 mod connection;
 mod core;
@@ -27,8 +28,9 @@ use crate::engine::Settings;
 use crate::mesh::directory::Directory;
 use crate::mesh::{Inbox, Port, Waker};
 use crate::store::StoreClient;
+use crate::types::call::AnswerTo;
 use crate::types::envelope::{Body, Envelope};
-use crate::types::{Encode, ShardId};
+use crate::types::{Call, Encode, ShardId};
 use crate::wire::frame::FrameLimits;
 use crate::wire::upgrade::UpgradeRules;
 
@@ -87,12 +89,24 @@ pub struct DriverSettings {
 }
 
 /// What another thread asks of a shard.
-#[derive(Debug)]
 pub enum Order {
     /// An operator's wish, for whichever shard can fulfil it.
     Operator(Box<Body>),
+    /// An operator's question, for whichever shard can answer it.
+    Call { call: Box<Call>, answer: AnswerTo },
     /// Accept nothing more, tell clients to go, close them over `window_ms`.
     Drain { window_ms: u64 },
     /// End now.
     Stop,
+}
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Order::Operator(body) => write!(out, "Operator({body:?})"),
+            Order::Call { call, .. } => write!(out, "Call({call:?})"),
+            Order::Drain { window_ms } => write!(out, "Drain({window_ms})"),
+            Order::Stop => out.write_str("Stop"),
+        }
+    }
 }

@@ -229,6 +229,7 @@ fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Resul
         clock: parts.clock,
         port: parts.port,
         inbox: parts.inbox,
+        calls: Default::default(),
         store: parts.store,
         directory: parts.directory,
         frontpage: parts.frontpage,

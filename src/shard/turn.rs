@@ -17,10 +17,12 @@ use crate::mesh::directory::{Directory, Entry};
 use crate::mesh::{Inbox, Port};
 use crate::store::StoreClient;
 use crate::types::envelope::Envelope;
+use crate::types::outcome::Fault;
 use crate::types::storage::StoreRequest;
-use crate::types::{CloseCode, Frame, Millis, SessionKey};
+use crate::types::{CloseCode, ErrorName, Frame, Millis, SessionKey};
 
 use super::admission::{Admission, ConnectRate, Refusal};
+use super::calls::Calls;
 use super::clock::Clock;
 use super::connection::{Flags, Phase};
 use super::core::{Core, stamp};
@@ -37,6 +39,7 @@ pub(super) struct Driver {
     pub clock: Clock,
     pub port: Port<Envelope>,
     pub inbox: Inbox<Order>,
+    pub calls: Calls,
     /// None: nothing is kept (echo).
     pub store: Option<StoreClient>,
     pub directory: Arc<Directory>,
@@ -195,6 +198,10 @@ impl Driver {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Operator(body) => self.core.step(Event::Operator(body)),
+            Order::Call { call, answer } => match self.calls.enter(answer, self.core.now.mono_ms()) {
+                Ok(number) => self.core.step(Event::Call { number, call }),
+                Err(answer) => answer(Err(Fault::retry(ErrorName::Overloaded, "too many requests are under way", 1_000))),
+            },
             Order::Drain { window_ms } => {
                 self.draining = true;
                 self.ring.stop_listening();
@@ -399,6 +406,9 @@ impl Driver {
             self.change_directory(change);
         }
         self.core.effects.directory = changes;
+        for (number, outcome) in self.core.effects.answers.drain(..) {
+            self.calls.answer(number, outcome);
+        }
     }
 
     /// Sends the turn's requests to the store; those it has no room for are refused at once.

@@ -26,6 +26,8 @@ pub(super) struct Disk {
     pub requests_max: usize,
     /// Requests not yet answered.
     pub under_way: usize,
+    /// Writes committed so far.
+    pub committed: u64,
     /// Who was a member when, as committed.
     pub ledger: Ledger,
     /// When the last answer to a write arrives at each shard: later ones do not overtake it.
@@ -45,6 +47,7 @@ impl Disk {
             reads_to_fail: 0,
             requests_max: usize::MAX,
             under_way: 0,
+            committed: 0,
             ledger: Ledger::default(),
             answered_us: vec![0; shards],
         }
@@ -91,6 +94,7 @@ impl Disk {
             self.commits_to_fail -= 1;
             self.outcomes.extend(self.writes.drain(..).map(|_| Err(injected())));
         } else {
+            self.committed += self.writes.len() as u64;
             // One by one, so that the ledger sees the log's end at each change of members.
             for write in self.writes.drain(..) {
                 self.ledger.note(&write, &mut self.backend);
@@ -99,6 +103,12 @@ impl Disk {
         }
         let askers = self.askers.drain(..);
         askers.zip(self.outcomes.drain(..)).map(|((shard, ticket), outcome)| (shard, ticket, outcome)).collect()
+    }
+
+    /// Retention removes a conversation's oldest messages.
+    #[cfg(test)]
+    pub fn forget_first(&mut self, conversation: &crate::types::ConversationId, count: usize) {
+        self.backend.prune_first(conversation, count);
     }
 
     pub fn read(&mut self, read: &Read) -> Outcome {

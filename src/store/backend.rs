@@ -27,6 +27,14 @@ pub trait Backend: Send {
     /// where it stopped. The end of a log never moves back.
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault>;
 
+    /// Forgets what is of no use any more, at about `entries_max` entries looked at: first uses of client ids from before
+    /// `first_uses_before`, which no longer count from now on whatever a write says, and marks on messages that are gone.
+    /// Returns how many it forgot. Going on later continues where it stopped.
+    fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+        let _ = (first_uses_before, entries_max);
+        Ok(0)
+    }
+
     /// Called a few times a second, busy or idle: what is to be done without being asked, such as trying a failed disk again.
     fn tend(&mut self) {}
 }
@@ -51,6 +59,10 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
 
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
         (**self).prune(before, messages_max)
+    }
+
+    fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+        (**self).expire(first_uses_before, entries_max)
     }
 
     fn tend(&mut self) {

@@ -1,5 +1,7 @@
 //! Owns what every backend must do: one suite, run unchanged on each of them. Never looks inside a backend.
 
+mod listings;
+
 use std::sync::Arc;
 
 use super::backend::{Backend, Outcome};
@@ -39,8 +41,15 @@ const PARTS: &[Part] = &[
     ("read state is monotone and ends at the end", mark_read),
     ("delivery state is monotone per device", deliveries),
     ("a device is known once it was", devices),
+    ("a new device is told where recent messages begin", recent),
     ("last seen is kept per user", last_seen),
+    ("contacts share a conversation", contacts),
+    ("everyone who was ever seen is listed once", listings::users_listed),
+    ("groups are listed by id", listings::groups_listed),
+    ("notes are kept by name", listings::notes),
     ("retention leaves the end where it is", prune),
+    ("retention takes what belongs to a message with it", prune_leaves_nothing),
+    ("the window of client ids is the store's to close", expire),
     ("content survives unchanged", content),
     ("summaries are paged, newest first", summaries),
     ("unread messages are counted per conversation", unread),
@@ -130,7 +139,7 @@ impl Probe {
     fn append_write(&mut self, mut message: Message, dedupe_since: u64) -> Write {
         self.ids += 1;
         message.id = MessageId(self.ids);
-        Write::Append(Box::new(Append { message, head: None, dedupe_since: Millis(dedupe_since) }))
+        Write::Append(Box::new(Append { message, head: None, dedupe_since: Millis(dedupe_since), repeat_only: false }))
     }
 
     fn append(&mut self, message: Message) -> SharedMessage {
@@ -174,7 +183,7 @@ impl Probe {
     }
 
     fn user(&mut self, name: &str, device_name: &str) -> Box<UserState> {
-        match self.read(Read::User { user: user(name), device: device(device_name) }) {
+        match self.read(Read::User { user: user(name), device: device(device_name), recent_since: None }) {
             Answer::User(state) => state,
             other => panic!("no user: {other:?}"),
         }
@@ -312,6 +321,17 @@ fn system_duplicates(mut probe: Probe) {
     assert!(matches!(probe.write(repeat), Answer::Duplicate { seq: Seq(1), .. }));
     // The system's ids are nobody else's.
     probe.append(message(&one, Some("a"), Some("x"), 1_000));
+    // Who may not write any more is told of what they wrote, and writes nothing.
+    let head = probe.head(&one);
+    let mut only_repeat = |client_id: &str| {
+        let mut write = probe.append_write(message(&one, Some("a"), Some(client_id), 2_000), 0);
+        let Write::Append(append) = &mut write else { unreachable!("an append was made") };
+        append.repeat_only = true;
+        probe.write(write)
+    };
+    assert!(matches!(only_repeat("x"), Answer::Duplicate { .. }));
+    assert!(matches!(only_repeat("new"), Answer::Done));
+    assert_eq!(probe.head(&one), head);
 }
 
 fn duplicate_window(mut probe: Probe) {
@@ -351,6 +371,7 @@ fn rows_of_first_message(mut probe: Probe) {
             read_seq: Seq::NONE,
             delivered_device: None,
             delivered_any: Seq::NONE,
+            recent_from: None,
         };
         assert_eq!(*row, expected);
     }
@@ -599,6 +620,54 @@ fn devices(mut probe: Probe) {
     assert!(probe.user("fresh", "d").device_known, "also of a user without conversations");
 }
 
+fn recent(mut probe: Probe) {
+    let (one, other, room) = (private("a", "b"), private("b", "c"), ConversationId::group(&group("g")));
+    probe.fill(&one, 10);
+    probe.append(message(&other, Some("c"), None, 1_000));
+    let member = Member { user: user("b"), role: Role::Member, joined_seq: Seq(2), joined_at: Millis(1) };
+    for at in [20_000, 12_000, 21_000, 22_000] {
+        probe.append(message(&room, Some("z"), None, at));
+    }
+    let record = Group { id: group("g"), name: "g".into(), open: true, created_at: Millis(1) };
+    probe.done(Write::Group(Box::new(GroupChange {
+        group: group("g"),
+        record: Some(record),
+        members_put: vec![member],
+        members_removed: vec![],
+        delete: false,
+    })));
+    let ask = |probe: &mut Probe, name: &str, since: Option<u64>| -> Vec<(u64, Option<u64>, u64)> {
+        let read = Read::User { user: user("b"), device: device(name), recent_since: since.map(Millis) };
+        let Answer::User(state) = probe.read(read) else { panic!("no user") };
+        let found =
+            [&one, &other, &room].map(|id| state.conversations.iter().find(|row| row.conversation == *id).unwrap().clone());
+        found.iter().map(|row| (row.delivered_any.0, row.recent_from.map(|seq| seq.0), row.new_device_from().0)).collect()
+    };
+    assert_eq!(ask(&mut probe, "new", None), [(0, None, 0), (0, None, 0), (2, None, 2)]);
+    assert_eq!(ask(&mut probe, "new", Some(8_000)), [(0, Some(7), 0), (0, Some(1), 0), (2, Some(0), 2)]);
+    let delivery = |id: &ConversationId, seq| Delivery { user: user("b"), device: device("old"), conversation: id.clone(), seq };
+    probe.done(Write::Device { user: user("b"), device: device("old"), at: Millis(5), deliveries: vec![delivery(&one, Seq(9))] });
+    assert_eq!(ask(&mut probe, "new", Some(8_000))[0], (9, Some(7), 7), "what another device has had comes when it is recent");
+    assert_eq!(ask(&mut probe, "new", Some(90_000))[0], (9, Some(10), 9), "what nobody has had comes however old it is");
+    assert_eq!(ask(&mut probe, "old", Some(8_000))[0].1, None, "a known device goes on where it was");
+    // Half of it is pruned; the rest begins where it began.
+    probe.backend.prune(Millis(8_500), 1_000).unwrap();
+    assert_eq!(ask(&mut probe, "new", Some(2_000))[0], (9, Some(8), 8));
+    assert_eq!(ask(&mut probe, "new", Some(10_000))[0], (9, Some(9), 9));
+}
+
+fn contacts(mut probe: Probe) {
+    probe.append(message(&private("a", "b"), Some("a"), None, 1));
+    probe.make_group("g", &[("b", 0), ("c", 0)]);
+    probe.append(message(&ConversationId::system(&user("a")), None, None, 1));
+    probe.append(message(&ConversationId::system(&user("e")), None, None, 1));
+    for (name, expected) in [("a", &["b"][..]), ("b", &["a", "c"]), ("c", &["b"]), ("d", &[]), ("e", &[])] {
+        let others = ["a", "b", "c", "d", "e"].into_iter().filter(|other| *other != name).map(user).collect();
+        let Answer::Contacts(contacts) = probe.read(Read::Contacts { user: user(name), others }) else { panic!("{name}") };
+        assert!(contacts.iter().map(UserId::as_str).eq(expected.iter().copied()), "{name}: {contacts:?}");
+    }
+}
+
 fn last_seen(mut probe: Probe) {
     probe.done(Write::LastSeen { user: user("a"), at: Millis(5) });
     probe.done(Write::LastSeen { user: user("a"), at: Millis(9) });
@@ -636,6 +705,67 @@ fn prune(mut probe: Probe) {
     assert_eq!(probe.append(message(&other, Some("a"), None, 9_000)).seq, Seq(5));
     assert_eq!(probe.row("c", &other).unwrap().head, Seq(5));
     probe.done(Write::Recall { conversation: one.clone(), seq: Seq(2), by: user("a") });
+}
+
+fn prune_leaves_nothing(mut probe: Probe) {
+    let (one, room) = (private("a", "b"), ConversationId::group(&group("g")));
+    probe.fill(&one, 6);
+    let id = probe.page(range(&one)).messages[1].id;
+    probe.done(Write::Hide { user: user("b"), conversation: one.clone(), seq: Seq(2) });
+    probe.done(Write::Hide { user: user("b"), conversation: one.clone(), seq: Seq(5) });
+    assert_eq!(probe.backend.prune(Millis(4_500), 100), Ok(4));
+    probe.backend.expire(Millis(0), 100).unwrap();
+    assert!(probe.located(id).is_none());
+    let seen = RangeQuery { viewer: Some(user("b")), ..range(&one) };
+    assert_eq!(seqs(&probe.page(seen.clone())), [6], "a mark on a message that is kept stays");
+    // The end is gone as well: unread counts, summaries and marks know of nothing, and the log goes on.
+    assert_eq!(probe.backend.prune(Millis(9_000), 100), Ok(2));
+    probe.backend.expire(Millis(0), 100).unwrap();
+    assert_eq!(seqs(&probe.page(seen)), [0; 0]);
+    assert!(matches!(probe.read(Read::Unread { user: user("b") }), Answer::Unread(entries) if entries.is_empty()));
+    let mark = Write::MarkRead { user: user("b"), conversation: one.clone(), seq: Seq(3) };
+    assert!(matches!(probe.write(mark), Answer::ReadAt { seq: Seq(3), moved: true, senders } if senders.is_empty()));
+    let mark = Write::MarkRead { user: user("b"), conversation: one.clone(), seq: Seq(99) };
+    assert!(matches!(probe.write(mark), Answer::ReadAt { seq: Seq(6), moved: true, .. }), "it is held to the end of the log");
+    match probe.read(Read::Summaries { user: user("b"), limit: 10, cursor: None }) {
+        Answer::Summaries { conversations, .. } => {
+            assert_eq!((conversations[0].last_seq, conversations[0].unread), (Seq(6), 0));
+            assert!(conversations[0].last_message.is_none());
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(probe.append(message(&one, Some("a"), None, 10_000)).seq, Seq(7));
+    assert!(matches!(probe.read(Read::Unread { user: user("b") }), Answer::Unread(entries) if entries[0].unread == 1));
+    // A clock that steps back lets nothing go before what came before it.
+    for at in [20_000, 12_000, 21_000] {
+        probe.append(message(&room, Some("a"), None, at));
+    }
+    assert_eq!(probe.backend.prune(Millis(13_000), 100), Ok(1));
+    assert_eq!(seqs(&probe.page(range(&room))), [1, 2, 3]);
+    assert_eq!(probe.backend.prune(Millis(20_500), 100), Ok(2));
+    assert_eq!(seqs(&probe.page(range(&room))), [3]);
+}
+
+fn expire(mut probe: Probe) {
+    let conversation = private("a", "b");
+    let append = |probe: &mut Probe, client_id: &str, at: u64, since: u64| {
+        let write = probe.append_write(message(&conversation, Some("a"), Some(client_id), at), since);
+        match probe.write(write) {
+            Answer::Appended(stored) => Ok(stored.seq.0),
+            Answer::Duplicate { seq, .. } => Err(seq.0),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(append(&mut probe, "x", 1_000, 0), Ok(1));
+    assert_eq!(append(&mut probe, "y", 3_000, 0), Ok(2));
+    // Messages may go before their client ids do.
+    for _ in 0..10 {
+        probe.backend.prune(Millis(9_000), 100).unwrap();
+        probe.backend.expire(Millis(2_000), 1).unwrap();
+    }
+    assert_eq!(append(&mut probe, "y", 4_000, 900_000), Err(2), "a clock that leapt ahead closes no window");
+    assert_eq!(append(&mut probe, "x", 5_000, 2_000), Ok(3));
+    assert_eq!(append(&mut probe, "x", 5_001, 2_000), Err(3));
 }
 
 fn content(mut probe: Probe) {

@@ -124,6 +124,10 @@ impl<B: Backend> Backend for FaultyBackend<B> {
         self.inner.prune(before, messages_max)
     }
 
+    fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+        self.inner.expire(first_uses_before, entries_max)
+    }
+
     fn tend(&mut self) {
         self.inner.tend();
     }

@@ -5,6 +5,7 @@
 //! way as its reply ring holds, and refuses the rest.
 
 mod backend;
+mod calendar;
 mod client;
 mod embedded;
 mod faults;
@@ -12,6 +13,7 @@ mod listing;
 mod memory;
 mod submission;
 mod threads;
+mod upkeep;
 
 #[cfg(test)]
 mod conformance;
@@ -28,3 +30,4 @@ pub use faults::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;
 pub use submission::{Desk, Served, Submission};
 pub use threads::{CommitSample, Observer, Store, StoreParts, StoreSettings, StoreThreads, Wake, spawn};
+pub use upkeep::Retention;

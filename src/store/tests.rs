@@ -22,7 +22,7 @@ fn faulty_conforms_without_faults() {
 fn append(ticket: u64, conversation: &ConversationId) -> StoreRequest {
     let mut draft = message(conversation, Some("a"), None, ticket);
     draft.id = MessageId(u128::from(ticket));
-    let append = Append { message: draft, head: None, dedupe_since: Millis(0) };
+    let append = Append { message: draft, head: None, dedupe_since: Millis(0), repeat_only: false };
     StoreRequest { ticket: Ticket(ticket), operation: Operation::Write(Write::Append(Box::new(append))) }
 }
 
@@ -232,7 +232,8 @@ fn measure_appends() {
         let conversation = &conversations[(ticket.wrapping_mul(7_919) % USERS) as usize];
         let mut draft = message(conversation, Some("user-1"), Some(&ticket.to_string()), ticket);
         draft.id = MessageId(u128::from(ticket));
-        let append = Append { message: draft, head: None, dedupe_since: Millis(ticket.saturating_sub(100_000)) };
+        let append =
+            Append { message: draft, head: None, dedupe_since: Millis(ticket.saturating_sub(100_000)), repeat_only: false };
         StoreRequest { ticket: Ticket(ticket), operation: Operation::Write(Write::Append(Box::new(append))) }
     };
 

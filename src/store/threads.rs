@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rtrb::{Producer, RingBuffer};
@@ -12,7 +12,7 @@ use rtrb::{Producer, RingBuffer};
 use super::backend::{Backend, ReadSide};
 use super::client::{ClientLimits, Route, StoreClient};
 use super::submission::{Desk, Served, Submission};
-use crate::types::Millis;
+use super::upkeep::{Retention, Upkeep};
 use crate::types::storage::{Operation, StoreFault, StoreReply};
 
 /// Wakes the thread that owns a client, when it sleeps. Called after its replies were made visible.
@@ -41,8 +41,10 @@ pub struct StoreSettings {
     pub batch_requests: usize,
     /// Threads that read where the backend can be read beside the writer.
     pub reader_threads: usize,
-    /// Messages older than this are forgotten; None keeps all.
-    pub retention_ms: Option<u64>,
+    /// Messages older than this are forgotten at first; 0 keeps all.
+    pub retention_ms: u64,
+    /// Client ids first used longer ago than this are forgotten; None keeps all.
+    pub dedupe_window_ms: Option<u64>,
     /// What a refused client is told to wait.
     pub retry_after_ms: u64,
 }
@@ -54,7 +56,8 @@ impl Default for StoreSettings {
             client_submissions_max: 64,
             batch_requests: 4_096,
             reader_threads: 2,
-            retention_ms: None,
+            retention_ms: 0,
+            dedupe_window_ms: None,
             retry_after_ms: 100,
         }
     }
@@ -77,6 +80,7 @@ pub struct Store {
     /// In the order of [`StoreParts::wakes`]; to be taken out and handed to their threads.
     pub clients: Vec<StoreClient>,
     pub threads: StoreThreads,
+    pub retention: Retention,
 }
 
 /// The threads, for their end.
@@ -133,13 +137,26 @@ pub fn spawn(parts: StoreParts) -> io::Result<Store> {
     }
     let mut desks = desks.into_iter();
     let counter = desks.next().expect("the writer has a counter");
-    let writer = Writer::new(backend, writer_receiver, counter, settings, observer);
+    let retention = Retention::new(settings.retention_ms);
+    let upkeep = Upkeep::new(retention.clone(), settings.dedupe_window_ms);
+    let batch_requests = settings.batch_requests;
+    let tended_at = Instant::now();
+    let writer = Writer {
+        backend,
+        receiver: writer_receiver,
+        counter,
+        desk: Desk::default(),
+        batch_requests,
+        observer,
+        upkeep,
+        tended_at,
+    };
     let mut handles = vec![start("store-writer".to_owned(), move || writer.run())?];
     for (number, (counter, read_side)) in desks.zip(read_side.into_iter().cycle()).enumerate() {
         let receiver = reader_receiver.clone();
         handles.push(start(format!("store-reader-{number}"), move || run_reader(&*read_side, &receiver, counter))?);
     }
-    Ok(Store { clients, threads: StoreThreads { handles } })
+    Ok(Store { clients, threads: StoreThreads { handles }, retention })
 }
 
 fn start(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
@@ -174,32 +191,18 @@ struct Writer {
     receiver: Receiver<Submission>,
     counter: Counter,
     desk: Desk,
-    settings: StoreSettings,
+    batch_requests: usize,
     observer: Option<Observer>,
-    started: (Instant, Millis),
-    pruned_at: Instant,
+    upkeep: Upkeep,
     tended_at: Instant,
 }
 
 impl Writer {
-    fn new(
-        backend: Box<dyn Backend>,
-        receiver: Receiver<Submission>,
-        counter: Counter,
-        settings: StoreSettings,
-        observer: Option<Observer>,
-    ) -> Writer {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let started = (Instant::now(), Millis(wall.as_millis() as u64));
-        let desk = Desk::default();
-        Writer { backend, receiver, counter, desk, settings, observer, started, pruned_at: started.0, tended_at: started.0 }
-    }
-
     fn run(mut self) {
         let mut batch = Vec::new();
         let mut served_clients = Vec::new();
         loop {
-            match self.receiver.recv_timeout(TEND_EVERY) {
+            match self.receiver.recv_timeout(TEND_EVERY.min(self.upkeep.wait())) {
                 Ok(first) => {
                     let begun = Instant::now();
                     self.gather(first, &mut batch);
@@ -217,7 +220,7 @@ impl Writer {
                 self.backend.tend();
                 self.tended_at = Instant::now();
             }
-            self.prune();
+            self.upkeep.work(&mut *self.backend, !self.receiver.is_empty());
         }
     }
 
@@ -225,29 +228,13 @@ impl Writer {
     fn gather(&mut self, first: Submission, batch: &mut Vec<Submission>) {
         let mut requests = first.requests.len();
         batch.push(first);
-        while requests < self.settings.batch_requests {
+        while requests < self.batch_requests {
             let Ok(next) = self.receiver.try_recv() else {
                 break;
             };
             requests += next.requests.len();
             batch.push(next);
         }
-    }
-
-    /// A slice of retention's work, now and then. Time runs on from the start monotonically: a wall clock that jumps ahead
-    /// must not delete what is to be kept.
-    fn prune(&mut self) {
-        let Some(retention_ms) = self.settings.retention_ms else {
-            return;
-        };
-        if self.pruned_at.elapsed() < PRUNE_EVERY {
-            return;
-        }
-        let (instant, wall) = self.started;
-        let now_ms = wall.0 + instant.elapsed().as_millis() as u64;
-        // A fault here repeats with the next write, which tells its client.
-        let _ = self.backend.prune(Millis(now_ms.saturating_sub(retention_ms)), PRUNE_MESSAGES);
-        self.pruned_at = Instant::now();
     }
 }
 
@@ -270,5 +257,3 @@ fn run_reader(read_side: &dyn ReadSide, receiver: &Receiver<Submission>, mut cou
 /// Reads that travel together to one reader: few, so that several readers share a turn's reads.
 const READS_TOGETHER_MAX: usize = 8;
 const TEND_EVERY: Duration = Duration::from_millis(250);
-const PRUNE_EVERY: Duration = Duration::from_millis(500);
-const PRUNE_MESSAGES: usize = 2_000;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 
+use super::call::GroupOrder;
 use super::command::{Command, Wishes};
 use super::frame::SharedFrame;
 use super::id::{ConversationId, DeviceId, GroupId, RequestId, Seq, SessionAddress, SessionId, SessionKey, ShardId, UserId};
 use super::outcome::{CloseCode, Fault};
 use super::push::{PresenceEntry, Push};
-use super::record::{RawJson, Role, SharedMessage};
+use super::record::{RawJson, SharedMessage};
+use super::revocation::Revocation;
 use super::storage::{UserState, Write};
 use super::time::Millis;
 
@@ -234,11 +236,13 @@ pub enum Body {
         address: SessionAddress,
         close: CloseCode,
     },
-    /// Changes a member's role; nobody is answered.
-    SetRole {
+    /// These tokens open nothing any more; told to every shard.
+    Revoke(Arc<Revocation>),
+    /// Changes a group, whoever its owner is.
+    Order {
+        asker: Box<Asker>,
         group: GroupId,
-        user: UserId,
-        role: Role,
+        order: GroupOrder,
     },
 }
 

@@ -3,6 +3,7 @@
 //! Never performs I/O, never reads a clock and never decides anything. Lives on whichever thread holds the value;
 //! everything here except [`frame::Frame`] may cross threads.
 
+pub mod call;
 pub mod command;
 pub mod envelope;
 pub mod frame;
@@ -10,9 +11,11 @@ pub mod id;
 pub mod outcome;
 pub mod push;
 pub mod record;
+pub mod revocation;
 pub mod storage;
 pub mod time;
 
+pub use call::Call;
 pub use command::{Command, Request};
 pub use frame::{Encode, Frame, SharedFrame};
 pub use id::{

@@ -226,6 +226,16 @@ pub struct UserConversation {
     pub delivered_device: Option<Seq>,
     /// The furthest that any device of the user has had.
     pub delivered_any: Seq,
+    /// Where the messages begin that are as recent as was asked for: the last `seq` before them. None when it was not asked for,
+    /// or the device is known. When a clock has stepped back, some that are older may come after it, never the other way round.
+    pub recent_from: Option<Seq>,
+}
+
+impl UserConversation {
+    /// Where a device begins that was never seen before: what no device has had comes, and what is recent.
+    pub fn new_device_from(&self) -> Seq {
+        self.recent_from.map_or(self.delivered_any, |recent| recent.min(self.delivered_any)).max(self.start_seq)
+    }
 }
 
 /// A message shared by store, engine and encoder.

@@ -47,6 +47,10 @@ pub enum Write {
     Hide { user: UserId, conversation: ConversationId, seq: Seq },
     /// When a user was last connected.
     LastSeen { user: UserId, at: Millis },
+    /// There are such users, whatever else is known of them.
+    Know(Vec<UserId>),
+    /// Keeps, replaces or (None) forgets a note: a small record of operators' business, which the store does not look into.
+    Note { name: NoteName, text: Option<String> },
 }
 
 /// An append.
@@ -59,6 +63,9 @@ pub struct Append {
     pub head: Option<Seq>,
     /// Client ids first used before this time no longer count as duplicates.
     pub dedupe_since: Millis,
+    /// Writes nothing: the sender may not write here any more, and is only told of what was written before. `Done` when the
+    /// `client_id` is new.
+    pub repeat_only: bool,
 }
 
 /// A change to a group. `members_put` is inserted or replaced, `members_removed` deleted, each with the user's own row.
@@ -80,8 +87,9 @@ pub enum Read {
     Head { conversation: ConversationId },
     /// A group with its members and the end of its log.
     Group { group: GroupId },
-    /// All of a user's conversations as `device` sees them.
-    User { user: UserId, device: DeviceId },
+    /// All of a user's conversations as `device` sees them; `recent_since`: as it is to see them when it is new, see
+    /// [`UserConversation::recent_from`].
+    User { user: UserId, device: DeviceId, recent_since: Option<Millis> },
     /// One user's row of one conversation.
     Row { user: UserId, device: DeviceId, conversation: ConversationId },
     /// A stretch of a log.
@@ -90,12 +98,31 @@ pub enum Read {
     Locate { message_id: MessageId },
     /// When users were last connected.
     LastSeen { users: Vec<UserId> },
+    /// Who of `others` shares a conversation with `user`: has written to or been written to by them, or is in a group of theirs.
+    Contacts { user: UserId, others: Vec<UserId> },
     /// A user's conversations, the one with the newest message first. `cursor` is the `next` of an earlier answer.
     Summaries { user: UserId, limit: u32, cursor: Option<String> },
     /// A user's conversations with unread messages: own, recalled and hidden ones never count, notifications do.
     Unread { user: UserId },
     /// Messages whose text matches, newest first, in the conversations the user has a row of, from each row's `start_seq` on.
     Search { user: UserId, query: String, conversation: Option<ConversationId>, limit: u32, cursor: Option<String> },
+    /// Everyone known, in an order that stays: whoever has or had a conversation, a device or a time of being seen, or was named by
+    /// [`Write::Know`]. After `after`,
+    /// at most `limit`.
+    Users { after: Option<UserId>, limit: u32 },
+    /// How many [`Read::Users`] would name in all.
+    UserCount,
+    /// Groups by id, after `after`, at most `limit`.
+    Groups { after: Option<GroupId>, limit: u32 },
+    /// All notes of a kind, by id.
+    Notes { kind: &'static str },
+}
+
+/// The name of a note: its kind, which notes are listed by, and an id within the kind. Neither holds control characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NoteName {
+    pub kind: &'static str,
+    pub id: String,
 }
 
 /// A stretch of a log, ascending by `seq` in the answer. Bounds are exclusive; `since` is inclusive, `until` exclusive.
@@ -150,6 +177,7 @@ pub enum Answer {
     Range(RangePage),
     Located(Option<SharedMessage>),
     LastSeen(Vec<(UserId, Option<Millis>)>),
+    Contacts(Vec<UserId>),
     Summaries {
         conversations: Vec<ConversationSummary>,
         next: Option<String>,
@@ -159,6 +187,11 @@ pub enum Answer {
         messages: Vec<SharedMessage>,
         next: Option<String>,
     },
+    Users(Vec<UserId>),
+    Count(u64),
+    Groups(Vec<Group>),
+    /// Id and text of each.
+    Notes(Vec<(String, String)>),
 }
 
 /// A group as its owner loads it.

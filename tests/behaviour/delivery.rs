@@ -152,3 +152,21 @@ fn acknowledge(client: &mut Client, conversation: &Value, seq: u64) {
 fn redelivered(message: &Value) -> bool {
     message.get("redelivered").is_some_and(|flag| flag == true)
 }
+
+at_shards!(a_kill_repeats_little_for_those_who_confirm_nothing, |server| {
+    let mut alice = Client::connect(server, "alice");
+    let mut bob = Client::connect(server, "bob");
+    for number in 0..20 {
+        alice.tell("bob", &number.to_string());
+    }
+    bob.expect_many("new_message", 20);
+    // What was delivered some seconds before a kill is known after it; a server's pings are further apart than our patience.
+    let mut wait = Duration::from_millis(500);
+    eventually("deliveries are kept", || {
+        bob.listen(wait);
+        wait += Duration::from_millis(1_500);
+        server.crash_and_restart();
+        bob = Client::connect(server, "bob");
+        bob.queued("new_message").is_empty().then_some(())
+    });
+});

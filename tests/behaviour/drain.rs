@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::at_shards;
-use crate::support::{Client, RawConnection, Server};
+use crate::support::{Client, RawConnection, Server, eventually};
 
 /// What a stuck connection is sent, far more than its sockets hold.
 const STUCK_MESSAGES: usize = 400;
@@ -20,6 +20,22 @@ at_shards!(everybody_is_told_and_closed, |server| {
     }
     assert_eq!(pending.expect_close().0, 4202);
     assert_eq!(server.wait_for_exit().code(), Some(0));
+});
+
+at_shards!(a_busy_server_drains_too, |server| {
+    std::thread::scope(|scope| {
+        for index in 0..4 {
+            scope.spawn(move || {
+                let mut sender = Client::connect(server, &format!("s{index}"));
+                let data = json!({"to_user_id": "bob", "content": "x".repeat(4_000)});
+                // Until the server has gone.
+                while sender.try_send(&json!({"type": "send_message", "data": data})) {}
+            });
+        }
+        eventually("the server is busy", || (server.metric("corehub_ack_seconds_count", "") > 1_000.0).then_some(()));
+        server.terminate();
+        assert_eq!(server.wait_for_exit().code(), Some(0), "its log:\n{}", server.log());
+    });
 });
 
 at_shards!(an_interrupt_drains_too, |server| {

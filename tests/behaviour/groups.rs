@@ -140,31 +140,27 @@ at_shards!(leaving_and_sending_in_one_packet_happen_in_order, |server| {
     owner.expect_none("new_message");
 });
 
-at_shards!(
-    #[ignore = "needs REST verbs that the admin port does not have yet"]
-    only_owner_and_admins_invite_and_remove,
-    |server| {
-        let (mut owner, mut bob) = pair(server, false);
-        let mut carol = Client::connect(server, "carol");
-        bob.ask_refused("FORBIDDEN", "invite_to_group", json!({"group_id": "team", "user_ids": ["carol"]}));
-        bob.ask_refused("FORBIDDEN", "remove_from_group", json!({"group_id": "team", "user_ids": ["owner"]}));
-        server.rest_ok("PUT", "/v1/groups/team/members/bob", Some(json!({"role": "admin"})));
-        bob.acked("invite_to_group", json!({"group_id": "team", "user_ids": ["carol"]}));
-        let invited = carol.expect("notification");
-        assert_eq!((&invited["kind"], &invited["content"]["by"]), (&json!("group_invite"), &json!("bob")));
-        let event = next_event(&mut owner, "joined");
-        assert_eq!((&event["user_ids"], &event["by"]), (&json!(["carol"]), &json!("bob")));
-        owner.tell_group("team", "hello carol");
-        assert_eq!(carol.expect("new_message")["content"], "hello carol");
+at_shards!(only_owner_and_admins_invite_and_remove, |server| {
+    let (mut owner, mut bob) = pair(server, false);
+    let mut carol = Client::connect(server, "carol");
+    bob.ask_refused("FORBIDDEN", "invite_to_group", json!({"group_id": "team", "user_ids": ["carol"]}));
+    bob.ask_refused("FORBIDDEN", "remove_from_group", json!({"group_id": "team", "user_ids": ["owner"]}));
+    server.rest_ok("PUT", "/v1/groups/team/members/bob", Some(json!({"role": "admin"})));
+    bob.acked("invite_to_group", json!({"group_id": "team", "user_ids": ["carol"]}));
+    let invited = carol.expect("notification");
+    assert_eq!((&invited["kind"], &invited["content"]["by"]), (&json!("group_invite"), &json!("bob")));
+    let event = next_event(&mut owner, "joined");
+    assert_eq!((&event["user_ids"], &event["by"]), (&json!(["carol"]), &json!("bob")));
+    owner.tell_group("team", "hello carol");
+    assert_eq!(carol.expect("new_message")["content"], "hello carol");
 
-        bob.acked("remove_from_group", json!({"group_id": "team", "user_ids": ["carol"]}));
-        let event = next_event(&mut owner, "removed");
-        assert_eq!((&event["user_ids"], &event["by"]), (&json!(["carol"]), &json!("bob")));
-        owner.tell_group("team", "without carol");
-        carol.expect_none("new_message");
-        carol.ask_refused("NOT_A_MEMBER", "send_group_message", json!({"group_id": "team", "content": "x"}));
-    }
-);
+    bob.acked("remove_from_group", json!({"group_id": "team", "user_ids": ["carol"]}));
+    let event = next_event(&mut owner, "removed");
+    assert_eq!((&event["user_ids"], &event["by"]), (&json!(["carol"]), &json!("bob")));
+    owner.tell_group("team", "without carol");
+    carol.expect_none("new_message");
+    carol.ask_refused("NOT_A_MEMBER", "send_group_message", json!({"group_id": "team", "content": "x"}));
+});
 
 at_shards!(an_invited_member_who_is_away_learns_of_it_later, |server| {
     let (mut owner, _bob) = pair(server, false);
@@ -202,24 +198,20 @@ at_shards!(all_history_is_open_when_configured, "[groups]\nhistory = \"all\"\n",
     assert_eq!(contents(&carol.ask("get_group_history", json!({"group_id": "team"}))), ["before", "after"]);
 });
 
-at_shards!(
-    #[ignore = "needs REST verbs that the admin port does not have yet"]
-    ownership_passes_to_the_oldest_admin_else_member,
-    |server| {
-        let mut users = ["owner", "bob", "carol", "dave"].map(|user| Client::connect(server, user));
-        users[0].acked("create_group", json!({"group_id": "team", "open": false}));
-        for user in ["bob", "carol", "dave"] {
-            users[0].acked("invite_to_group", json!({"group_id": "team", "user_ids": [user]}));
-        }
-        server.rest_ok("PUT", "/v1/groups/team/members/carol", Some(json!({"role": "admin"})));
-        users[0].acked("leave_group", json!({"group_id": "team"}));
-        assert_eq!(role_of(server, "carol"), "owner", "the only admin");
-        assert_eq!(role_of(server, "bob"), "member");
-        users[2].acked("leave_group", json!({"group_id": "team"}));
-        assert_eq!(role_of(server, "bob"), "owner", "the longest-standing member");
-        users[1].acked("invite_to_group", json!({"group_id": "team", "user_ids": ["erin"]}));
+at_shards!(ownership_passes_to_the_oldest_admin_else_member, |server| {
+    let mut users = ["owner", "bob", "carol", "dave"].map(|user| Client::connect(server, user));
+    users[0].acked("create_group", json!({"group_id": "team", "open": false}));
+    for user in ["bob", "carol", "dave"] {
+        users[0].acked("invite_to_group", json!({"group_id": "team", "user_ids": [user]}));
     }
-);
+    server.rest_ok("PUT", "/v1/groups/team/members/carol", Some(json!({"role": "admin"})));
+    users[0].acked("leave_group", json!({"group_id": "team"}));
+    assert_eq!(role_of(server, "carol"), "owner", "the only admin");
+    assert_eq!(role_of(server, "bob"), "member");
+    users[2].acked("leave_group", json!({"group_id": "team"}));
+    assert_eq!(role_of(server, "bob"), "owner", "the longest-standing member");
+    users[1].acked("invite_to_group", json!({"group_id": "team", "user_ids": ["erin"]}));
+});
 
 at_shards!(an_empty_group_is_gone, |server| {
     let (mut owner, mut bob) = pair(server, true);

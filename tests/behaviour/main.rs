@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod announcements;
 mod auth;
 mod bad_inputs;
 mod control;
@@ -21,6 +22,7 @@ mod program;
 mod reading;
 mod recall;
 mod rest;
+mod retention;
 mod sessions;
 mod slow_reader;
 mod store;

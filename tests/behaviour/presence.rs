@@ -92,23 +92,18 @@ at_shards!(contacts_are_subscribed_on_wish, |server| {
     assert!(!told.iter().any(|data| data["users"].to_string().contains("carol")), "{told:?}");
 });
 
-at_shards!(
-    #[ignore = "presence.visible = contacts is refused by this version"]
-    only_contacts_see_it_when_configured,
-    "[presence]\nvisible = \"contacts\"\n",
-    |server| {
-        let mut alice = Client::connect(server, "alice");
-        let mut stranger = Client::connect(server, "mallory");
-        let mut bob = Client::connect(server, "bob");
-        alice.tell("bob", "now we share a conversation");
-        bob.expect("new_message");
-        let seen = |client: &mut Client| client.ask("get_presence", json!({"user_ids": ["alice"]}))["users"].clone();
-        eventually("bob sees alice", || (entry(&seen(&mut bob), "alice")["status"] == "online").then_some(()));
-        let users = seen(&mut stranger);
-        let hidden = users.as_array().expect("a list").iter().all(|own| own["status"] == "offline");
-        assert!(hidden, "a stranger cannot tell online from never seen: {users}");
-    }
-);
+at_shards!(only_contacts_see_it_when_configured, "[presence]\nvisible = \"contacts\"\n", |server| {
+    let mut alice = Client::connect(server, "alice");
+    let mut stranger = Client::connect(server, "mallory");
+    let mut bob = Client::connect(server, "bob");
+    alice.tell("bob", "now we share a conversation");
+    bob.expect("new_message");
+    let seen = |client: &mut Client| client.ask("get_presence", json!({"user_ids": ["alice"]}))["users"].clone();
+    eventually("bob sees alice", || (entry(&seen(&mut bob), "alice")["status"] == "online").then_some(()));
+    let users = seen(&mut stranger);
+    let hidden = users.as_array().expect("a list").iter().all(|own| own["status"] == "offline");
+    assert!(hidden, "a stranger cannot tell online from never seen: {users}");
+});
 
 /// Waits for the push that says so.
 fn expect_status(watcher: &mut Client, user: &str, status: &str) -> Value {

@@ -134,6 +134,29 @@ fn a_data_folder_belongs_to_one_process() {
 }
 
 #[test]
+fn a_data_folder_that_cannot_be_used_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("writable");
+    let (foreign, newer) = (folder.path().join("foreign"), folder.path().join("newer"));
+    for (folder, format) in [(&foreign, "somebody else's\n"), (&newer, "corehub data format 999\n")] {
+        std::fs::create_dir(folder).expect("writable");
+        std::fs::write(folder.join("corehub.format"), format).expect("writable");
+    }
+    let nowhere = std::path::PathBuf::from("/proc/nowhere");
+    let cases = [(&file, "store.path"), (&nowhere, "store.path"), (&foreign, "store.path"), (&newer, "start a newer version")];
+    for (path, advice) in cases {
+        let ports = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+        let mut serve = program();
+        serve.args(["serve", "--listen", &ports[0], "--admin", &ports[1], "--shards", "1", "--data"]).arg(path);
+        let output = run(serve.env("COREHUB_AUTH__HMAC_SECRET", SECRET));
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(advice) && told.contains(path.to_str().expect("a path in UTF-8")), "{told}");
+    }
+}
+
+#[test]
 fn dev_mode_needs_nothing_and_prints_a_ready_token() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut server = dev_server(folder.path());

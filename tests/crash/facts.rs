@@ -1,6 +1,6 @@
 //! Owns what the clients saw: what they sent, what was acknowledged, what was pushed to them. Only facts; `verdict` judges them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -18,6 +18,11 @@ pub struct Facts {
     pub sessions: Vec<Session>,
     /// Refusals by name, and how often.
     pub refusals: HashMap<String, u64>,
+    /// How connections ended, by close code; 0 where none was heard.
+    pub closes: BTreeMap<u16, u64>,
+    /// `reconnect` pushes, and connections that this client broke off.
+    pub reconnects: u64,
+    pub breaks: u64,
     /// What must not happen whatever else does.
     pub faults: Vec<String>,
     /// A writer has nothing left that waits for an acknowledgement.

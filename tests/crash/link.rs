@@ -1,6 +1,6 @@
 //! Owns one connection that may break at any moment without that being a fault.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -13,6 +13,23 @@ use crate::support::token;
 
 pub struct Link {
     socket: WebSocket<TcpStream>,
+}
+
+/// How a client breaks off.
+#[derive(Clone, Copy, Debug)]
+pub enum Break {
+    /// RST.
+    Reset,
+    /// FIN without a close frame.
+    End,
+    /// FIN in the midst of a frame.
+    MidFrame,
+    /// Nothing more is read or written, and nobody is told.
+    Silence,
+}
+
+impl Break {
+    pub const ALL: [Break; 4] = [Break::Reset, Break::End, Break::MidFrame, Break::Silence];
 }
 
 /// What came of waiting.
@@ -55,6 +72,25 @@ impl Link {
             Err(Error::Io(fault)) if fault.kind() == io::ErrorKind::Interrupted => Heard::Nothing,
             Err(_) => Heard::Ended(None),
         }
+    }
+
+    /// Ends the connection in one of the ways in which networks do. What comes back is a socket that nobody reads any more: as
+    /// long as it is kept, the server does not learn of the end.
+    pub fn break_off(self, how: Break) -> Option<TcpStream> {
+        let mut socket = self.socket;
+        let stream = socket.get_mut();
+        match how {
+            Break::Reset => {
+                socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).expect("TCP sockets have that option")
+            }
+            Break::MidFrame => {
+                // The beginning of a masked text frame; whether it still gets there is of no matter.
+                let _ = stream.write_all(&[0x81, 0xfe, 0x10]);
+            }
+            Break::End => {}
+            Break::Silence => return stream.try_clone().ok(),
+        }
+        None
     }
 
     /// False when the connection has ended.

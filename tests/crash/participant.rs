@@ -2,6 +2,7 @@
 //! everything. Lives on a thread of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use super::facts::{Ack, Facts, Sent, Session, Stored, content};
-use super::link::{Heard, Link};
+use super::link::{Break, Heard, Link};
 use crate::support::Server;
 
 /// How a client remembers what it has.
@@ -30,6 +31,10 @@ pub struct Stage {
     pub phase: AtomicU8,
     /// Between two sends of one writer.
     pub pause: Duration,
+    /// Clients break off now and then.
+    pub breaking: bool,
+    /// Connections that were left without a word.
+    pub graves: Mutex<Vec<TcpStream>>,
 }
 
 /// Writers write.
@@ -66,6 +71,9 @@ pub struct Participant {
     device: String,
     link: Option<Link>,
     ready: bool,
+    /// The server has said that it ends.
+    told: bool,
+    break_at: Instant,
     /// Of the next send, and of the next `recv_ack`.
     send_at: Instant,
     ack_at: Instant,
@@ -97,6 +105,8 @@ impl Participant {
             device: "first".to_owned(),
             link: None,
             ready: false,
+            told: false,
+            break_at: now,
             send_at: now,
             ack_at: now,
             index: HashMap::new(),
@@ -122,6 +132,10 @@ impl Participant {
                 Heard::Envelope(envelope) => self.hear(&envelope),
                 Heard::Nothing => {}
                 Heard::Ended(code) => {
+                    *self.lock().closes.entry(code.unwrap_or(0)).or_default() += 1;
+                    if code == Some(DRAINED) && self.ready && !self.told {
+                        self.fault("was closed for a drain without being told".to_owned());
+                    }
                     if code.is_some_and(|code| (1002..=1010).contains(&code) || (4000..=4099).contains(&code)) {
                         self.fault(format!("was closed with {code:?}"));
                     }
@@ -132,6 +146,19 @@ impl Participant {
             if self.ready && !self.act() {
                 self.link = None;
             }
+            if self.stage.breaking && self.phase() == TALKING && self.break_at <= Instant::now() {
+                self.break_off();
+            }
+        }
+    }
+
+    fn break_off(&mut self) {
+        let Some(link) = self.link.take() else { return };
+        self.lock().breaks += 1;
+        let grave = link.break_off(Break::ALL[self.rng.usize(..Break::ALL.len())]);
+        let mut graves = self.stage.graves.lock().unwrap_or_else(PoisonError::into_inner);
+        if graves.len() < GRAVES_MAX {
+            graves.extend(grave);
         }
     }
 
@@ -145,7 +172,8 @@ impl Participant {
             std::thread::sleep(Duration::from_millis(20));
             return;
         }
-        self.ready = false;
+        (self.ready, self.told) = (false, false);
+        self.break_at = Instant::now() + Duration::from_millis(self.rng.u64(20..2_000));
         self.unacknowledged.clear();
         self.sync_at = None;
         let session = Session { device: self.device.clone(), ..Session::default() };
@@ -184,6 +212,10 @@ impl Participant {
             "new_message" => self.hear_push(Stored::read(data)),
             "ack" => self.hear_ack(envelope),
             "error" => self.hear_refusal(envelope),
+            "reconnect" => {
+                self.told = true;
+                self.lock().reconnects += 1;
+            }
             "auth_failed" | "messages_skipped" => self.fault(format!("was told {envelope}")),
             _ => {}
         }
@@ -328,4 +360,7 @@ const SYNC: &str = "catching up";
 
 /// Messages of one writer that may wait for their acknowledgement.
 const WINDOW: usize = 24;
+/// More silent connections than this are not kept.
+const GRAVES_MAX: usize = 200;
+const DRAINED: u16 = 4202;
 const ACK_EVERY: Duration = Duration::from_millis(40);

@@ -1,5 +1,6 @@
 //! Owns one run: the server, the clients, the ends it is put through, and the verdict over it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +15,7 @@ use super::facts::{Conversations, Facts};
 use super::participant::{Manner, OVER, Participant, Role, SETTLING, Stage, TALKING, Target};
 use super::verdict::{self, Evidence, Verdict};
 use super::{histories, number};
-use crate::support::{Client, PATIENCE, Server};
+use crate::support::{Client, PATIENCE, Server, eventually};
 
 /// How the server ends in the middle of its work.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,8 @@ pub enum Ending {
     CutTorn,
     /// Any pages of it are left.
     CutRandom,
+    /// It is told to end and takes its leave.
+    Drain,
 }
 
 impl Ending {
@@ -35,7 +38,7 @@ impl Ending {
     /// What the disk calls it.
     fn how(self) -> Option<&'static str> {
         match self {
-            Ending::Kill => None,
+            Ending::Kill | Ending::Drain => None,
             Ending::CutAll => Some("all"),
             Ending::CutTorn => Some("torn"),
             Ending::CutRandom => Some("random"),
@@ -51,22 +54,43 @@ pub struct Run {
     facts: Vec<Arc<Mutex<Facts>>>,
     threads: Vec<JoinHandle<()>>,
     rng: Rng,
-    endings: usize,
+    counts: Counts,
     restarts: Vec<Duration>,
+    drains: Vec<Duration>,
+}
+
+/// What the server was put through.
+#[derive(Default, Debug)]
+struct Counts {
+    kills: usize,
+    cuts: usize,
+    drains: usize,
+    pauses: usize,
+}
+
+/// What makes a run different from others.
+#[derive(Clone, Copy)]
+pub struct Manners {
+    pub durability: &'static str,
+    /// Clients break off now and then, and signs of life are asked for soon.
+    pub breaking: bool,
 }
 
 impl Run {
     /// A server with clients that talk.
     pub fn start(what: &str, shards: u16, disk: Option<LossyDisk>) -> Run {
-        Run::start_with("commit", what, shards, disk)
+        Run::start_with(Manners { durability: "commit", breaking: false }, what, shards, disk)
     }
 
-    /// The same with another `store.durability`.
-    pub fn start_with(durability: &str, what: &str, shards: u16, disk: Option<LossyDisk>) -> Run {
+    /// The same with other manners.
+    pub fn start_with(manners: Manners, what: &str, shards: u16, disk: Option<LossyDisk>) -> Run {
         let seed = number("COREHUB_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
         let title = format!("{what}, {shards} shards");
         println!("{title}: COREHUB_CRASH_SEED={seed}");
-        let config = CONFIG.replace("commit", durability);
+        let mut config = CONFIG.replace("commit", manners.durability);
+        if manners.breaking {
+            config.push_str("timeout = \"2s\"\n");
+        }
         let server = match &disk {
             Some(disk) => Server::start_in(shards, &config, &disk.folder.join(format!("{}-{shards}", what.replace(' ', "-")))),
             None => Server::start(shards, &config),
@@ -75,7 +99,8 @@ impl Run {
         make_groups(&server, &conversations);
         let rate = number("COREHUB_CRASH_RATE").unwrap_or(RATE_DEFAULT).max(1);
         let pause = Duration::from_micros(1_000_000 * WRITERS.len() as u64 / rate);
-        let stage = Arc::new(Stage { server, phase: AtomicU8::new(TALKING), pause });
+        let graves = Mutex::new(Vec::new());
+        let stage = Arc::new(Stage { server, phase: AtomicU8::new(TALKING), pause, breaking: manners.breaking, graves });
         let mut rng = Rng::with_seed(seed);
         let (mut facts, mut threads) = (Vec::new(), Vec::new());
         for user in WRITERS.into_iter().chain(READERS) {
@@ -83,7 +108,18 @@ impl Run {
             facts.push(participant.facts());
             threads.push(std::thread::spawn(|| participant.live()));
         }
-        Run { title, stage, disk, conversations, facts, threads, rng, endings: 0, restarts: Vec::new() }
+        Run {
+            title,
+            stage,
+            disk,
+            conversations,
+            facts,
+            threads,
+            rng,
+            counts: Counts::default(),
+            restarts: Vec::new(),
+            drains: Vec::new(),
+        }
     }
 
     /// Ends the server so many times, each time in the midst of traffic, and starts it again.
@@ -96,8 +132,8 @@ impl Run {
             std::thread::sleep(Duration::from_millis(self.rng.u64(10..900)));
             let ending = endings[number % endings.len()];
             self.end(ending);
-            // Now and then it ends again while it starts.
-            if self.rng.u8(..5) == 0 {
+            // Now and then it ends again while it starts; then there is nobody to take leave of.
+            if self.rng.u8(..5) == 0 && !matches!(ending, Ending::Drain) {
                 self.stage.server.begin_again();
                 std::thread::sleep(Duration::from_millis(self.rng.u64(..60)));
                 self.end(ending);
@@ -108,7 +144,49 @@ impl Run {
         self
     }
 
+    /// Holds the server's process so many times for up to some seconds, longer than signs of life may take.
+    pub fn through_pauses(mut self, times: u64) -> Run {
+        for _ in 0..times {
+            self.wait_for_acks(20);
+            self.stage.server.signal(Signal::STOP);
+            std::thread::sleep(Duration::from_millis(self.rng.u64(300..5_000)));
+            self.stage.server.signal(Signal::CONT);
+            self.counts.pauses += 1;
+        }
+        self.wait_for_acks(20);
+        self
+    }
+
+    /// Waits until clients have broken off so many times.
+    pub fn through_breaks(self, times: u64) -> Run {
+        while self.sum(|facts| facts.breaks) < times {
+            self.wait_for_acks(5);
+        }
+        self
+    }
+
+    fn sum(&self, count: impl Fn(&Facts) -> u64) -> u64 {
+        self.facts.iter().map(|facts| count(&lock(facts))).sum()
+    }
+
+    fn drain(&mut self) {
+        let told = self.sum(|facts| facts.reconnects);
+        let begun = Instant::now();
+        self.stage.server.signal(Signal::TERM);
+        let status = self.stage.server.wait_for_exit();
+        let took = begun.elapsed();
+        assert_eq!(status.code(), Some(0), "{}: the end of a drain; the log:\n{}", self.title, self.stage.server.log());
+        assert!(took < DRAIN_MAX, "{}: a drain took {took:?}; the log:\n{}", self.title, self.stage.server.log());
+        self.drains.push(took);
+        self.counts.drains += 1;
+        // What was sent before the end may not have been read yet.
+        eventually("somebody is told to connect elsewhere", || (self.sum(|facts| facts.reconnects) > told).then_some(()));
+    }
+
     pub fn end(&mut self, ending: Ending) {
+        if matches!(ending, Ending::Drain) {
+            return self.drain();
+        }
         if let Some(disk) = self.disk.as_ref().filter(|_| ending.how().is_some()) {
             // Mostly the power goes while a commit is under way.
             if self.rng.u8(..5) > 0 {
@@ -119,7 +197,10 @@ impl Run {
         self.forget(ending);
         self.stage.server.wait_for_exit();
         self.power_on(ending);
-        self.endings += 1;
+        match ending.how() {
+            Some(_) => self.counts.cuts += 1,
+            None => self.counts.kills += 1,
+        }
     }
 
     fn forget(&mut self, ending: Ending) {
@@ -208,19 +289,36 @@ impl Run {
         for thread in self.threads.drain(..) {
             thread.join().expect("a client does not fail");
         }
+        let silent = self.reaped();
         let read = |(id, members): (&String, &Vec<String>)| (id.clone(), histories::read(&self.stage.server, &members[0], id));
         let histories = self.conversations.iter().map(read).collect();
         let refused = self.refusals();
         let facts: Vec<MutexGuard<'_, Facts>> = self.facts.iter().map(lock).collect();
         let facts: Vec<&Facts> = facts.iter().map(|facts| &**facts).collect();
-        let acks_min = self.endings * ACKS_PER_ENDING_MIN;
+        let Counts { kills, cuts, drains, pauses } = self.counts;
+        let acks_min = (kills + cuts + drains + pauses) * ACKS_PER_ENDING_MIN;
         let verdict = verdict::judge(&Evidence { conversations: &self.conversations, facts: &facts, histories, acks_min });
-        println!("{}: endings={} {}", self.title, self.endings, verdict.counts);
-        println!("{}: refused={refused:?} restarts: {}", self.title, times(&mut self.restarts));
+        let sum = |count: fn(&Facts) -> u64| facts.iter().map(|facts| count(facts)).sum::<u64>();
+        let (breaks, told) = (sum(|facts| facts.breaks), sum(|facts| facts.reconnects));
+        let mut closes: BTreeMap<u16, u64> = BTreeMap::new();
+        facts.iter().flat_map(|facts| &facts.closes).for_each(|(code, count)| *closes.entry(*code).or_default() += count);
+        println!("{}: kills={kills} cuts={cuts} drains={drains} pauses={pauses} breaks={breaks} {}", self.title, verdict.counts);
+        println!("{}: silent={silent} told={told} closes={closes:?} refused={refused:?}", self.title);
+        println!("{}: restarts: {}; drains: {}", self.title, times(&mut self.restarts), times(&mut self.drains));
         if let Some(disk) = &self.disk {
             println!("{}: disk {}", self.title, disk.tell("count"));
         }
         verdict
+    }
+
+    /// Waits until the server has given up everybody who left without a word; how many that were. They have not ended here.
+    fn reaped(&self) -> usize {
+        let graves = std::mem::take(&mut *self.stage.graves.lock().unwrap_or_else(PoisonError::into_inner));
+        if !graves.is_empty() {
+            let connections = || self.stage.server.metric("corehub_connections", "") as u64;
+            eventually("the silent are given up", || (connections() == 0).then_some(()));
+        }
+        graves.len()
     }
 }
 
@@ -297,6 +395,8 @@ const WRITERS: [&str; 4] = ["walter", "wanda", "wendy", "wilma"];
 const READERS: [&str; 4] = ["attentive", "forgetful", "second-syncing", "syncing"];
 const RATE_DEFAULT: u64 = 200;
 const ACKS_PER_ENDING_MIN: usize = 15;
+/// Far beyond what taking leave of a few clients takes; a wait for something that never ends is longer.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 const VIOLATIONS_SHOWN: usize = 20;
 
 /// Clients that are told of a failed disk a thousand times are no strangers to be protected against.
@@ -304,6 +404,9 @@ const CONFIG: &str = r#"
 [store]
 kind = "embedded"
 durability = "commit"
+# Small, so that tables are written and merged all the time.
+write_buffer_bytes = "1MiB"
+cache_bytes = "1MiB"
 
 [limits]
 errors_per_minute = 0

@@ -286,6 +286,14 @@ impl Client {
         wanted.into_iter().map(|message| message["data"].clone()).collect()
     }
 
+    /// All queued pushes of these types, in their order: their whole envelopes.
+    pub fn drain(&mut self, kinds: &[&str]) -> Vec<Value> {
+        let wanted = |message: &Value| kinds.iter().any(|kind| message["type"] == *kind);
+        let (wanted, rest): (VecDeque<Value>, VecDeque<Value>) = self.queue.drain(..).partition(wanted);
+        self.queue = rest;
+        wanted.into()
+    }
+
     /// The code and reason of the close that must come. Pushes before it stay in the queue.
     pub fn expect_close(&mut self) -> (u16, String) {
         let deadline = Instant::now() + PATIENCE;

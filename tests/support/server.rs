@@ -1,7 +1,8 @@
 //! Owns one server process: its folder, ports, configuration and end. A server that panicked fails the test it served.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -26,6 +27,14 @@ pub struct Server {
     state: Mutex<State>,
 }
 
+/// A server that ended before it was ready.
+#[derive(Debug)]
+#[allow(dead_code, reason = "not every binary with this harness damages files")]
+pub struct Refusal {
+    pub status: ExitStatus,
+    pub log: String,
+}
+
 struct State {
     process: Child,
     client: SocketAddr,
@@ -45,6 +54,15 @@ impl Server {
     pub fn start_in(shards: u16, config: &str, data: &Path) -> Server {
         let folder = tempfile::Builder::new().prefix("corehub-test-").tempdir().expect("a temporary folder can be made");
         Server::start_with(shards, config, folder, data.to_owned())
+    }
+
+    /// The same where the server may refuse to start: then what it said.
+    #[allow(dead_code, reason = "not every binary with this harness damages files")]
+    pub fn try_start_in(shards: u16, config: &str, data: &Path) -> Result<Server, Refusal> {
+        let folder = tempfile::Builder::new().prefix("corehub-test-").tempdir().expect("a temporary folder can be made");
+        std::fs::write(folder.path().join("corehub.toml"), config).expect("the folder is writable");
+        let state = Mutex::new(try_spawn(&folder, data, shards)?);
+        Ok(Server { folder, data: data.to_owned(), shards, state })
     }
 
     fn start_with(shards: u16, config: &str, folder: TempDir, data: PathBuf) -> Server {
@@ -87,6 +105,12 @@ impl Server {
         let mut state = self.state();
         assert!(state.process.try_wait().expect("a child can be waited for").is_some(), "it still runs");
         *state = spawn_once(&self.folder, &self.data, self.shards);
+    }
+
+    /// Replaces the text of the configuration file; in force when the process is told or starts again.
+    #[allow(dead_code, reason = "not every binary with this harness changes it")]
+    pub fn configure(&self, config: &str) {
+        std::fs::write(self.folder.path().join("corehub.toml"), config).expect("the folder is writable");
     }
 
     /// Sends SIGTERM.
@@ -147,6 +171,12 @@ impl Server {
             own && line.contains(label)
         });
         samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// The number of the process.
+    #[allow(dead_code, reason = "not every binary with this harness looks into its servers")]
+    pub fn process_id(&self) -> i32 {
+        self.pid().as_raw_nonzero().get()
     }
 
     /// Resident memory of the process, in bytes.
@@ -213,12 +243,17 @@ pub fn free_port() -> u16 {
 }
 
 fn spawn(folder: &TempDir, data: &Path, shards: u16) -> State {
+    try_spawn(folder, data, shards)
+        .unwrap_or_else(|refusal| panic!("the server ended before it was ready; its log:\n{}", refusal.log))
+}
+
+fn try_spawn(folder: &TempDir, data: &Path, shards: u16) -> Result<State, Refusal> {
     let start = Instant::now();
     loop {
         let mut state = spawn_once(folder, data, shards);
         while state.process.try_wait().expect("a child can be waited for").is_none() {
             if is_ready(state.admin) {
-                return state;
+                return Ok(state);
             }
             if start.elapsed() > PATIENCE {
                 stop(&mut state.process);
@@ -229,7 +264,9 @@ fn spawn(folder: &TempDir, data: &Path, shards: u16) -> State {
         // Another process may have taken a port between our look and the server's: try again with other ports.
         let log = log_of(folder);
         let taken = log.to_lowercase().contains("in use");
-        assert!(taken && start.elapsed() < PATIENCE, "the server ended before it was ready; its log:\n{log}");
+        if !taken || start.elapsed() > PATIENCE {
+            return Err(Refusal { status: state.process.wait().expect("a child can be waited for"), log });
+        }
     }
 }
 
@@ -254,9 +291,11 @@ fn spawn_once(folder: &TempDir, data: &Path, shards: u16) -> State {
 }
 
 fn is_ready(admin: SocketAddr) -> bool {
-    // Until the port is open there is nobody to ask.
-    let reachable = std::net::TcpStream::connect_timeout(&admin, Duration::from_secs(1)).is_ok();
-    reachable && http::exchange(admin, "GET", "/ready", &[], None).status == 200
+    // Until the port is open there is nobody to ask, and a server that refuses its data ends while it is asked.
+    let Ok(mut stream) = TcpStream::connect_timeout(&admin, Duration::from_secs(1)) else { return false };
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    let asked = write!(stream, "GET /ready HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    asked.is_ok() && matches!(http::read_response(&mut stream, &mut Vec::new()), Ok(Some(answer)) if answer.status == 200)
 }
 
 fn stop(process: &mut Child) {

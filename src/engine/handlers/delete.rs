@@ -21,7 +21,7 @@ impl Shard {
         if !entitled {
             return self.fail(&asker, ErrorName::NoSuchMessage, turn);
         }
-        if self.store_is_full() {
+        if self.store_takes_no_writes() {
             return self.fail(&asker, overloaded(), turn);
         }
         let write = Write::Hide { user: asker.user.clone(), conversation: message.conversation.clone(), seq: message.seq };

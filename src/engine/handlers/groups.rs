@@ -17,16 +17,9 @@ use crate::types::{ConversationId, ErrorName, GroupId, RequestId, SessionId, Ses
 use super::super::Hasher;
 
 impl Shard {
-    pub(super) fn create_group(&mut self, key: SessionKey, mut group: NewGroup, request: Option<RequestId>, turn: &mut Turn<'_>) {
-        let id = match group.group.take() {
-            Some(id) => id,
-            None => {
-                let id = self.next_message_id(turn.now.wall);
-                GroupId::new(&id.to_string()).expect("a UUID is an identifier")
-            }
-        };
+    pub(super) fn create_group(&mut self, key: SessionKey, group: NewGroup, request: Option<RequestId>, turn: &mut Turn<'_>) {
+        let (id, group) = self.name_group(group, turn);
         let conversation = ConversationId::group(&id);
-        group.group = Some(id);
         self.pass_to_owner(key, conversation, Command::CreateGroup(group), request, turn);
     }
 
@@ -68,7 +61,7 @@ impl Shard {
 
     /// Has the store write a change; requests that follow wait for it.
     pub(super) fn change_group(&mut self, conversation: ConversationId, plan: GroupPlan, turn: &mut Turn<'_>) {
-        if self.store_is_full() {
+        if self.store_takes_no_writes() {
             if let Some(asker) = plan.asker {
                 self.fail(&asker, overloaded(), turn);
             }
@@ -103,7 +96,7 @@ impl Shard {
     }
 
     fn apply_change(&mut self, conversation: &ConversationId, plan: GroupPlan, turn: &mut Turn<'_>) {
-        let by = plan.asker.as_ref().map(|asker| asker.user.clone());
+        let by = plan.by;
         let except = plan.asker.as_ref().map_or(SessionId::NONE, |asker| asker.session);
         let entry = self.entry(conversation);
         let owned = entry.group.as_mut().expect("a group conversation has its group");
@@ -130,9 +123,7 @@ impl Shard {
             let owner = self.owner_of_user(&user);
             self.route_anew(owner, Body::MemberAdded { group: plan.group.clone(), user }, turn);
         }
-        if let Some(by) = &by {
-            self.notify_invited(plan.invited, &plan.group, by, turn);
-        }
+        self.notify_invited(plan.invited, &plan.group, by.as_ref(), turn);
         if let Some(asker) = plan.asker {
             let group = plan.name_group.then_some(plan.group);
             self.reply(&asker, Push::Ack(Ack { sent: None, group }), turn);
@@ -209,7 +200,12 @@ impl Shard {
 impl GroupPlan {
     /// A plan of `asker`'s that changes nothing yet.
     pub(super) fn by(asker: Box<Asker>) -> GroupPlan {
-        GroupPlan { asker: Some(asker), ..GroupPlan::nobody() }
+        GroupPlan { by: Some(asker.user.clone()), asker: Some(asker), ..GroupPlan::nobody() }
+    }
+
+    /// A plan of an operator's, whom members are not told.
+    pub(super) fn ordered(asker: Box<Asker>, group: GroupId) -> GroupPlan {
+        GroupPlan { asker: Some(asker), group, ..GroupPlan::nobody() }
     }
 }
 

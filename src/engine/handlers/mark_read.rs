@@ -49,7 +49,7 @@ impl Shard {
         {
             return self.fail(&asker, name, turn);
         }
-        if self.store_is_full() {
+        if self.store_takes_no_writes() {
             return self.fail(&asker, overloaded(), turn);
         }
         let ReadUpTo::Seq(seq) = upto else { return debug_assert!(false, "the home has looked the message up") };

@@ -1,4 +1,4 @@
-//! `join_group`, `leave_group`, `invite_to_group`, `remove_from_group`, and roles.
+//! `join_group`, `leave_group`, `invite_to_group`, `remove_from_group`: members as members may change them.
 
 use crate::engine::pending::GroupPlan;
 use crate::engine::shard::{Shard, Turn};
@@ -6,9 +6,9 @@ use crate::types::envelope::Asker;
 use crate::types::outcome::Fault;
 use crate::types::push::{Ack, GroupEvent, Push};
 use crate::types::record::{Member, Role};
-use crate::types::{ConversationId, ErrorName, GroupId, UserId};
+use crate::types::{ConversationId, ErrorName, UserId};
 
-use crate::engine::conversations::{OwnedGroup, Waiting};
+use crate::engine::conversations::OwnedGroup;
 
 impl Shard {
     pub(super) fn join(&mut self, asker: Box<Asker>, conversation: ConversationId, turn: &mut Turn<'_>) {
@@ -50,7 +50,7 @@ impl Shard {
             ..GroupPlan::by(asker)
         };
         if role == Role::Owner
-            && let Some(heir) = owned.heir(&user)
+            && let Some(heir) = owned.heir(std::slice::from_ref(&user))
         {
             plan.events.push((GroupEvent::OwnerChanged, vec![heir.user.clone()]));
             plan.put.push(heir);
@@ -117,39 +117,7 @@ impl Shard {
         self.change_group(conversation, plan, turn);
     }
 
-    /// An operator changes a role. A group keeps exactly one owner: a new one makes the old one an admin.
-    pub(in crate::engine) fn set_role(&mut self, group: GroupId, user: UserId, role: Role, turn: &mut Turn<'_>) {
-        let conversation = ConversationId::group(&group);
-        let ready = self.prepare(&conversation, turn);
-        if ready && self.conversations.table.get(&conversation).is_some_and(|entry| entry.appends == 0) {
-            self.set_role_now(&conversation, user, role, turn);
-        } else {
-            self.wait(&conversation, Waiting::SetRole { user, role }, turn);
-        }
-    }
-
-    pub(super) fn set_role_now(&mut self, conversation: &ConversationId, user: UserId, role: Role, turn: &mut Turn<'_>) {
-        let conversation = conversation.clone();
-        let group = self.owned(&conversation).id.clone();
-        let owned = self.owned(&conversation);
-        let Some(mut member) = owned.member(&user).filter(|member| member.role != role && member.role != Role::Owner) else {
-            return;
-        };
-        let mut put = Vec::new();
-        let event = if role == Role::Owner { GroupEvent::OwnerChanged } else { GroupEvent::RoleChanged };
-        if role == Role::Owner
-            && let Some(mut former) = owned.owner()
-        {
-            former.role = Role::Admin;
-            put.push(former);
-        }
-        member.role = role;
-        put.push(member);
-        let plan = GroupPlan { asker: None, group, put, events: vec![(event, vec![user])], ..GroupPlan::nobody() };
-        self.change_group(conversation, plan, turn);
-    }
-
-    fn owned(&self, conversation: &ConversationId) -> &OwnedGroup {
+    pub(super) fn owned(&self, conversation: &ConversationId) -> &OwnedGroup {
         self.conversations
             .table
             .get(conversation)
@@ -165,14 +133,14 @@ impl Shard {
     }
 
     /// Whoever joins starts at the group's present.
-    fn new_member(&self, conversation: &ConversationId, user: UserId, turn: &Turn<'_>) -> Member {
+    pub(super) fn new_member(&self, conversation: &ConversationId, user: UserId, turn: &Turn<'_>) -> Member {
         let joined_seq = self.conversations.table.get(conversation).expect("a prepared conversation is at hand").head;
         Member { user, role: Role::Member, joined_seq, joined_at: turn.now.wall }
     }
 }
 
 impl OwnedGroup {
-    fn member(&self, user: &UserId) -> Option<Member> {
+    pub(super) fn member(&self, user: &UserId) -> Option<Member> {
         self.members.get(user).map(|member| Member {
             user: user.clone(),
             role: member.role,
@@ -181,17 +149,17 @@ impl OwnedGroup {
         })
     }
 
-    fn owner(&self) -> Option<Member> {
+    pub(super) fn owner(&self) -> Option<Member> {
         let user = self.members.iter().find(|(_, member)| member.role == Role::Owner)?.0;
         self.member(user)
     }
 
-    /// Who becomes owner when `leaver` goes: the longest-standing admin, else member.
-    fn heir(&self, leaver: &UserId) -> Option<Member> {
+    /// Who becomes owner when `leavers` go: the longest-standing admin, else member.
+    pub(super) fn heir(&self, leavers: &[UserId]) -> Option<Member> {
         let user = self
             .members
             .iter()
-            .filter(|(user, _)| *user != leaver)
+            .filter(|(user, _)| !leavers.contains(user))
             .min_by_key(|(user, member)| (std::cmp::Reverse(member.role), member.joined_at, (*user).clone()))?
             .0;
         let mut heir = self.member(user)?;

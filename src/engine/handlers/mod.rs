@@ -9,6 +9,7 @@ mod lists;
 mod mark_read;
 mod members;
 mod notify;
+mod operate;
 mod ping;
 mod presence;
 mod recall;
@@ -205,12 +206,14 @@ impl Shard {
         let Some(entry) = self.conversations.table.get_mut(conversation) else { return };
         match waiting {
             // Attaching is bounded by the number of sessions.
-            Waiting::Ask(asker, _) if entry.waiting.len() >= waiting_max => self.fail(&asker, overloaded(), turn),
+            Waiting::Ask(asker, _) | Waiting::Recall(asker, _) if entry.waiting.len() >= waiting_max => {
+                self.fail(&asker, overloaded(), turn)
+            }
             Waiting::Notify { kind, content, asker } if entry.waiting.len() >= waiting_max => match asker {
                 Some(asker) => self.fail(&asker, overloaded(), turn),
                 None => self.notify_later(conversation.clone(), kind, content, turn),
             },
-            Waiting::SetRole { .. } if entry.waiting.len() >= waiting_max => {}
+            Waiting::Order(asker, _) if entry.waiting.len() >= waiting_max => self.fail(&asker, overloaded(), turn),
             waiting => entry.waiting.push_back(waiting),
         }
     }
@@ -261,7 +264,7 @@ impl Shard {
     ) {
         for waiting in waiting {
             match waiting {
-                Waiting::Ask(asker, _) => self.fail(&asker, store_fault(fault), turn),
+                Waiting::Ask(asker, _) | Waiting::Recall(asker, _) => self.fail(&asker, store_fault(fault), turn),
                 // A session that cannot be attached would miss messages without knowing: it comes back instead.
                 Waiting::Attach(asker) => {
                     let close = crate::types::CloseCode::Overloaded;
@@ -269,7 +272,7 @@ impl Shard {
                 }
                 Waiting::Notify { asker: Some(asker), .. } => self.fail(&asker, store_fault(fault), turn),
                 Waiting::Notify { kind, content, asker: None } => self.notify_later(conversation.clone(), kind, content, turn),
-                Waiting::SetRole { .. } => {}
+                Waiting::Order(asker, _) => self.fail(&asker, store_fault(fault), turn),
             }
         }
     }
@@ -285,7 +288,7 @@ impl Shard {
             // Members change only between messages, so that everyone agrees on who got which.
             let changes = match next {
                 Waiting::Ask(_, command) => changes_members(command),
-                Waiting::SetRole { .. } => true,
+                Waiting::Order(..) => true,
                 _ => false,
             };
             if entry.appends > 0 && changes {
@@ -299,7 +302,8 @@ impl Shard {
                     }
                 }
                 Waiting::Notify { kind, content, asker } => self.notify_now(conversation, kind, content, asker, turn),
-                Waiting::SetRole { user, role } => self.set_role_now(conversation, user, role, turn),
+                Waiting::Recall(asker, message) => self.recall_now(asker, message, turn),
+                Waiting::Order(asker, order) => self.order_now(asker, conversation.clone(), order, turn),
             }
         }
     }

@@ -49,13 +49,13 @@ impl Shard {
             id: self.next_message_id(turn.now.wall),
             sender: None,
             origin: SessionId::NONE,
-            client_id: None,
+            client_id: asker.as_ref().and_then(|asker| asker.request.clone()),
             kind: MessageKind::Notification(kind),
             content,
             created_at: turn.now.wall,
             extra: None,
         };
-        self.append_message(message, asker, turn);
+        self.append_message(message, asker, None, turn);
     }
 
     /// Keeps a notification that the store could not take. Full, the oldest is given up and counted.
@@ -84,12 +84,13 @@ impl Shard {
     }
 
     /// Tells users that they were added to a group.
-    pub(super) fn notify_invited(&mut self, users: Vec<UserId>, group: &GroupId, by: &UserId, turn: &mut Turn<'_>) {
-        let text = format!(
-            "{{\"group_id\":{},\"by\":{}}}",
-            RawJson::string(group.as_str()).as_str(),
-            RawJson::string(by.as_str()).as_str()
-        );
+    pub(super) fn notify_invited(&mut self, users: Vec<UserId>, group: &GroupId, by: Option<&UserId>, turn: &mut Turn<'_>) {
+        let mut text = format!("{{\"group_id\":{}", RawJson::string(group.as_str()).as_str());
+        if let Some(by) = by {
+            text.push_str(",\"by\":");
+            text.push_str(RawJson::string(by.as_str()).as_str());
+        }
+        text.push('}');
         for user in users {
             let owner = self.owner_of(&ConversationId::system(&user));
             let content = RawJson::from_validated(&text);

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::engine::outbox::Lane;
 use crate::engine::pending::Pending;
+use crate::engine::refill::store_fault;
 use crate::engine::shard::{Shard, Turn};
 use crate::types::command::{Command, PresenceTarget};
 use crate::types::envelope::{Asker, Body};
@@ -30,7 +31,7 @@ pub struct Gathers {
 struct Gather {
     request: Option<RequestId>,
     parts_missing: usize,
-    /// In the order in which they were asked for.
+    /// In the order in which they were asked for; those who are not shown come last.
     users: Vec<UserId>,
     entries: Vec<PresenceEntry>,
 }
@@ -56,21 +57,74 @@ impl Shard {
         if self.gathers.open.len() >= GATHERS_MAX {
             return self.refuse(key, request.as_ref(), crate::engine::refill::overloaded(), turn);
         }
+        if !self.settings.presence_contacts_only {
+            return self.presence_of_users(key, users, Vec::new(), watch, request, turn);
+        }
+        if self.store_is_full() {
+            return self.refuse(key, request.as_ref(), crate::engine::refill::overloaded(), turn);
+        }
+        let Some(asker) = self.asker(key, request, turn) else { return };
+        let read = Read::Contacts { user: asker.user.clone(), others: users.clone() };
+        self.store(Operation::Read(read), Pending::Contacts { asker, users, watch }, turn);
+    }
+
+    /// The store has said who of `users` shares a conversation with the asker: the others look as if they had never been here.
+    pub(in crate::engine) fn contacts_found(
+        &mut self,
+        asker: &Asker,
+        users: Vec<UserId>,
+        watch: bool,
+        result: Result<Answer, StoreFault>,
+        turn: &mut Turn<'_>,
+    ) {
+        let contacts = match result {
+            Ok(Answer::Contacts(contacts)) => contacts,
+            Ok(_) => return debug_assert!(false, "contacts were asked for"),
+            Err(fault) => return self.fail(asker, store_fault(&fault), turn),
+        };
+        let key = asker.address.key;
+        if self.ready(key).is_none_or(|session| session.id != asker.session) {
+            return;
+        }
+        let (contacts, strangers) = users.into_iter().partition(|user| *user == asker.user || contacts.contains(user));
+        self.presence_of_users(key, contacts, strangers, watch, asker.request.clone(), turn);
+    }
+
+    /// Asks for `users`; `hidden` are answered for as offline.
+    fn presence_of_users(
+        &mut self,
+        key: SessionKey,
+        users: Vec<UserId>,
+        hidden: Vec<UserId>,
+        watch: bool,
+        request: Option<RequestId>,
+        turn: &mut Turn<'_>,
+    ) {
         if watch && let Err(fault) = self.note_watches(key, &users) {
             return self.refuse(key, request.as_ref(), fault, turn);
         }
-        self.gather(key, users, watch, request, turn);
+        self.gather(key, users, hidden, watch, request, turn);
     }
 
-    fn gather(&mut self, key: SessionKey, users: Vec<UserId>, watch: bool, request: Option<RequestId>, turn: &mut Turn<'_>) {
+    fn gather(
+        &mut self,
+        key: SessionKey,
+        users: Vec<UserId>,
+        hidden: Vec<UserId>,
+        watch: bool,
+        request: Option<RequestId>,
+        turn: &mut Turn<'_>,
+    ) {
         let Some(asker) = self.asker(key, request.clone(), turn) else { return };
         let parts = self.by_owner(&users);
+        let offline = |user: UserId| PresenceEntry { user, online: false, last_seen: None, devices: 0 };
+        let entries: Vec<PresenceEntry> = hidden.into_iter().map(offline).collect();
         if parts.is_empty() {
-            return self.say(key, Lane::Reply, &Push::PresenceUsers(Vec::new()), request.as_ref(), turn);
+            return self.say(key, Lane::Reply, &Push::PresenceUsers(entries), request.as_ref(), turn);
         }
         self.gathers.next += 1;
         let id = self.gathers.next;
-        let gather = Gather { request, parts_missing: parts.len(), users, entries: Vec::new() };
+        let gather = Gather { request, parts_missing: parts.len(), users, entries };
         self.gathers.open.insert(id, gather);
         for (shard, users) in parts {
             let body = Body::AskPresence { asker: asker.clone(), users, watch, gather: id };
@@ -97,6 +151,9 @@ impl Shard {
         entries: Vec<PresenceEntry>,
         turn: &mut Turn<'_>,
     ) {
+        if let Some(number) = key.call() {
+            return turn.effects.answers.push((number, Ok(Push::PresenceUsers(entries))));
+        }
         let Some(open) = self.gathers.open.get_mut(&gather) else { return };
         open.entries.extend(entries);
         open.parts_missing -= 1;
@@ -104,12 +161,8 @@ impl Shard {
             return;
         }
         let gather = self.gathers.open.remove(&gather).expect("the gather was just counted down");
-        let mut entries = Vec::with_capacity(gather.users.len());
-        for user in &gather.users {
-            if let Some(at) = gather.entries.iter().position(|entry| entry.user == *user) {
-                entries.push(gather.entries[at].clone());
-            }
-        }
+        let mut entries = gather.entries;
+        entries.sort_by_key(|entry| gather.users.iter().position(|user| *user == entry.user).unwrap_or(usize::MAX));
         if self.ready(key).is_some() {
             self.say(key, Lane::Reply, &Push::PresenceUsers(entries), gather.request.as_ref(), turn);
         }
@@ -119,10 +172,12 @@ impl Shard {
     pub(in crate::engine) fn presence_changed(&mut self, key: SessionKey, entry: &PresenceEntry, turn: &mut Turn<'_>) {
         let keep = self.ephemeral_key("presence", entry.user.as_str());
         let frame: Frame = self.encoder.push(&Push::PresenceUsers(vec![entry.clone()]), None);
+        let mut shed = 0;
         let Some(session) = self.ready(key) else { return };
-        if session.outbox.push_keyed(Lane::Ephemeral, keep, frame) {
+        if session.outbox.push_keyed(Lane::Ephemeral, keep, frame, &mut shed) {
             turn.effects.dirty.push(key);
         }
+        self.counters.shed += shed;
     }
 
     pub(super) fn unsubscribe_presence(
@@ -178,7 +233,7 @@ impl Shard {
             }
         }
         if !peers.is_empty() && self.note_watches(key, &peers).is_ok() && self.gathers.open.len() < GATHERS_MAX {
-            self.gather(key, peers, true, None, turn);
+            self.gather(key, peers, Vec::new(), true, None, turn);
         }
     }
 

@@ -1,5 +1,6 @@
 //! `recall_message`: the message keeps its `seq`, its content is gone.
 
+use crate::engine::conversations::Waiting;
 use crate::engine::pending::Pending;
 use crate::engine::refill::{overloaded, store_fault};
 use crate::engine::shard::{Shard, Turn};
@@ -11,21 +12,23 @@ use crate::types::storage::{Answer, Operation, StoreFault, Write};
 use crate::types::{ConversationId, ConversationKind, ErrorName, MessageId, Seq};
 
 impl Shard {
-    /// At the conversation's owner, with the message its home has found.
+    /// At the conversation's owner, with the message its home has found; who may recall it in a group is looked up first.
     pub(super) fn recall(&mut self, asker: Box<Asker>, message: SharedMessage, turn: &mut Turn<'_>) {
+        if !message.conversation.is_group() || self.prepare(&message.conversation, turn) {
+            return self.recall_now(asker, message, turn);
+        }
+        let conversation = message.conversation.clone();
+        self.wait(&conversation, Waiting::Recall(asker, message), turn);
+    }
+
+    pub(super) fn recall_now(&mut self, asker: Box<Asker>, message: SharedMessage, turn: &mut Turn<'_>) {
         let conversation = message.conversation.clone();
         let own = message.sender.as_ref() == Some(&asker.user);
         let role = match conversation.kind() {
-            ConversationKind::Group(_) => {
-                // Its state is at hand whenever anyone is connected to it; otherwise the client tries again once it is.
-                if !self.prepare(&conversation, turn) {
-                    return self.fail(&asker, overloaded(), turn);
-                }
-                match self.role_of(&conversation, &asker.user) {
-                    Ok(role) => role,
-                    Err(_) => return self.fail(&asker, ErrorName::NoSuchMessage, turn),
-                }
-            }
+            ConversationKind::Group(_) => match self.role_of(&conversation, &asker.user) {
+                Ok(role) => role,
+                Err(_) => return self.fail(&asker, ErrorName::NoSuchMessage, turn),
+            },
             ConversationKind::Private(one, other) if one == asker.user || other == asker.user => Role::Member,
             _ => return self.fail(&asker, ErrorName::NoSuchMessage, turn),
         };
@@ -45,7 +48,7 @@ impl Shard {
         if message.recalled_by().is_some() {
             return self.reply(&asker, Push::Ack(Ack::default()), turn);
         }
-        if self.store_is_full() {
+        if self.store_takes_no_writes() {
             return self.fail(&asker, overloaded(), turn);
         }
         let write = Write::Recall { conversation: conversation.clone(), seq: message.seq, by: asker.user.clone() };

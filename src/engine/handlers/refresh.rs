@@ -10,13 +10,14 @@ use crate::types::{ErrorName, RequestId, SessionKey};
 
 impl Shard {
     pub(super) fn refresh(&mut self, key: SessionKey, token: &Secret, request: Option<RequestId>, turn: &mut Turn<'_>) {
-        let identity = match self.verifier.verify(&token.0, turn.now.wall) {
+        let identity = match self.verify(&token.0, turn.now.wall) {
             Ok(identity) => identity,
             Err(fault) => {
                 let fault = Fault::new(fault.name(), fault.to_string());
                 return self.refuse(key, request.as_ref(), fault, turn);
             }
         };
+        let mark = self.revocations.mark(&identity);
         let Some(session) = self.ready(key) else { return };
         let account = session.account.as_mut().expect("a ready session has an account");
         if identity.user != account.user {
@@ -24,6 +25,7 @@ impl Shard {
             return self.refuse(key, request.as_ref(), fault, turn);
         }
         account.expires_at = identity.expires_at;
+        account.token = mark;
         account.expiry_told = false;
         session.timers.expiry = expiry_deadline(identity.expires_at, turn);
         let success = self.auth_success(key, turn);

@@ -14,27 +14,31 @@ use crate::types::outcome::Fault;
 use crate::types::push::{Ack, Push, SentAck};
 use crate::types::record::{Message, MessageExtra, MessageKind, SharedMessage};
 use crate::types::storage::{Answer, Append, Operation, StoreFault, Write};
-use crate::types::{ConversationId, ErrorName, MessageId, Millis, RawJson, RequestId, Seq, SessionKey};
+use crate::types::{ConversationId, ErrorName, MessageId, Millis, RawJson, RequestId, Seq, SessionKey, UserId};
 
 impl Shard {
     pub(super) fn send(&mut self, key: SessionKey, draft: Box<Draft>, request: Option<RequestId>, turn: &mut Turn<'_>) {
-        let content_bytes_max = self.settings.content_bytes_max;
-        if draft.content_bytes as usize > content_bytes_max {
-            let text = format!("content has {} bytes; at most {content_bytes_max} are allowed", draft.content_bytes);
-            return self.refuse(key, request.as_ref(), Fault::new(ErrorName::TooLarge, text), turn);
+        if let Some(fault) = self.too_large(draft.content_bytes as usize) {
+            return self.refuse(key, request.as_ref(), fault, turn);
         }
         let Some(session) = self.ready(key) else { return };
-        let conversation = match &draft.target {
-            Target::User(user) => ConversationId::private(&session.account().user, user),
-            Target::Group(group) => ConversationId::group(group),
-        };
+        let conversation = target_of(&session.account().user, &draft);
         self.pass_to_owner(key, conversation, Command::Send(draft), request, turn);
+    }
+
+    /// What is said of content of so many bytes, when that is too much.
+    pub(super) fn too_large(&self, content_bytes: usize) -> Option<Fault> {
+        let content_bytes_max = self.settings.content_bytes_max;
+        let text = format!("content has {content_bytes} bytes; at most {content_bytes_max} are allowed");
+        (content_bytes > content_bytes_max).then(|| Fault::new(ErrorName::TooLarge, text))
     }
 
     /// The owner's part: membership, then the store.
     pub(super) fn append(&mut self, asker: Box<Asker>, conversation: ConversationId, draft: Draft, turn: &mut Turn<'_>) {
-        if conversation.is_group()
-            && let Err(name) = self.role_of(&conversation, &asker.user)
+        let refusal = if conversation.is_group() { self.role_of(&conversation, &asker.user).err() } else { None };
+        // What was written while they might is theirs: its repeat is acknowledged also after they have left.
+        if let Some(name) = refusal
+            && asker.request.is_none()
         {
             return self.fail(&asker, name, turn);
         }
@@ -57,17 +61,24 @@ impl Shard {
             created_at: turn.now.wall,
             extra: (extra != MessageExtra::default()).then(|| Box::new(extra)),
         };
-        self.append_message(message, Some(asker), turn);
+        self.append_message(message, Some(asker), refusal, turn);
     }
 
     /// Gives a message to the store; whoever asked is answered when it has it.
-    pub(super) fn append_message(&mut self, message: Message, asker: Option<Box<Asker>>, turn: &mut Turn<'_>) {
+    /// With a `refusal` nothing is written: it is the answer unless the message was written before.
+    pub(super) fn append_message(
+        &mut self,
+        message: Message,
+        asker: Option<Box<Asker>>,
+        refusal: Option<ErrorName>,
+        turn: &mut Turn<'_>,
+    ) {
         let conversation = message.conversation.clone();
         let notification = match &message.kind {
             MessageKind::Notification(kind) if asker.is_none() => Some(Box::new((kind.clone(), message.content.clone()))),
             _ => None,
         };
-        if self.store_is_full() {
+        if self.store_takes_no_writes() {
             match (asker, notification) {
                 (Some(asker), _) => self.fail(&asker, overloaded(), turn),
                 (None, Some(kept)) => self.notify_later(conversation, kept.0, kept.1, turn),
@@ -79,8 +90,8 @@ impl Shard {
         let head = entry.head_hint();
         entry.appends += 1;
         let dedupe_since = Millis(turn.now.wall.0.saturating_sub(self.settings.dedupe_window_ms));
-        let append = Box::new(Append { message, head, dedupe_since });
-        self.store(Operation::Write(Write::Append(append)), Pending::Append { conversation, asker, notification }, turn);
+        let append = Box::new(Append { message, head, dedupe_since, repeat_only: refusal.is_some() });
+        self.store(Operation::Write(Write::Append(append)), Pending::Append { conversation, asker, notification, refusal }, turn);
     }
 
     /// The store has answered an append.
@@ -89,6 +100,7 @@ impl Shard {
         conversation: ConversationId,
         asker: Option<Box<Asker>>,
         notification: Option<Box<(CompactString, RawJson)>>,
+        refusal: Option<ErrorName>,
         result: Result<Answer, StoreFault>,
         turn: &mut Turn<'_>,
     ) {
@@ -117,7 +129,10 @@ impl Shard {
                     self.reply(&asker, sent_ack(message_id, conversation, seq, created_at, true), turn);
                 }
             }
-            Ok(_) => debug_assert!(false, "an append was asked for"),
+            Ok(_) => match (asker, refusal) {
+                (Some(asker), Some(name)) => self.fail(&asker, name, turn),
+                _ => debug_assert!(false, "an append was asked for"),
+            },
             Err(fault) => match (asker, notification) {
                 (Some(asker), _) => self.fail(&asker, store_fault(&fault), turn),
                 (None, Some(kept)) => self.notify_later(conversation.clone(), kept.0, kept.1, turn),
@@ -173,6 +188,14 @@ impl Shard {
             Command::MarkRead { .. } => self.mark_read_located(asker, message, command, turn),
             other => debug_assert!(false, "{} looks nothing up", other.name()),
         }
+    }
+}
+
+/// The conversation that a draft of `sender`'s belongs to.
+pub(super) fn target_of(sender: &UserId, draft: &Draft) -> ConversationId {
+    match &draft.target {
+        Target::User(user) => ConversationId::private(sender, user),
+        Target::Group(group) => ConversationId::group(group),
     }
 }
 

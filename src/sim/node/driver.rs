@@ -107,7 +107,8 @@ impl Node {
 
     fn apply(&mut self, shard: usize) {
         let effects = std::mem::take(&mut self.seats[shard].effects);
-        let Effects { forward, store, dirty, shut, reading, directory } = effects;
+        let Effects { forward, store, dirty, shut, reading, directory, answers } = effects;
+        debug_assert!(answers.is_empty(), "nobody calls in a simulation");
         for (to, envelope) in forward {
             self.forward(shard, to.index(), envelope);
         }

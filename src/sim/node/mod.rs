@@ -256,6 +256,18 @@ impl Node {
         self.skew_ms += by_ms;
     }
 
+    /// Retention removes a conversation's oldest messages.
+    #[cfg(test)]
+    pub fn forget_first(&mut self, conversation: &str, count: usize) {
+        let conversation = crate::types::ConversationId::parse(conversation).expect("a story names a conversation");
+        self.disk.forget_first(&conversation, count);
+    }
+
+    /// Writes that are durable so far.
+    pub fn writes_committed(&self) -> u64 {
+        self.disk.committed
+    }
+
     /// The next commits and reads fail.
     pub fn fail_store(&mut self, commits: u32, reads: u32) {
         self.disk.commits_to_fail += commits;

@@ -134,6 +134,19 @@ fn a_peer_that_vanished_is_found_by_its_silence() {
 }
 
 #[test]
+fn who_only_answers_is_pinged_every_interval() {
+    on_all_shards(|mut world| {
+        let ann = world.online("ann", "phone");
+        let interval_ms = crate::engine::Settings::default().heartbeat_interval_ms;
+        world.node.run_ms(20 * interval_ms);
+        let line = world.node.line(ann);
+        let pings = line.heard.iter().filter(|heard| matches!(heard, crate::sim::socket::Heard::Ping)).count();
+        assert!((19..=21).contains(&pings), "{pings} pings in 20 intervals");
+        world.end();
+    });
+}
+
+#[test]
 fn operators_kick_and_notify() {
     on_all_shards(|mut world| {
         let ann = world.online("ann", "phone");

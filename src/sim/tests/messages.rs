@@ -47,6 +47,26 @@ fn a_repeat_is_stored_once() {
 }
 
 #[test]
+fn a_repeat_is_acknowledged_also_after_leaving() {
+    on_all_shards(|mut world| {
+        let (ann, bob) = (world.online("ann", "phone"), world.online("bob", "phone"));
+        world.ask(ann, "create_group", json!({"group_id": "g", "members": ["bob"]}));
+        world.send(bob, "same", json!({"group_id": "g", "content": "once"}));
+        world.settle();
+        world.ask(bob, "leave_group", json!({"group_id": "g"}));
+        for (id, kind) in [("same", "ack"), ("new", "error")] {
+            world.send(bob, id, json!({"group_id": "g", "content": "again"}));
+            world.settle();
+            assert_eq!(world.kinds(bob).last().map(String::as_str), Some(kind));
+        }
+        let acks = world.of_kind(bob, "ack");
+        assert_eq!(acks.iter().filter(|ack| ack["duplicate"] == true && ack["seq"] == 1).count(), 1);
+        assert_eq!(world.contents(ann), ["once"]);
+        world.end();
+    });
+}
+
+#[test]
 fn what_came_while_away_is_pushed_at_connect_then_sync_done() {
     on_all_shards(|mut world| {
         let (ann, bob) = (world.online("ann", "phone"), world.online("bob", "phone"));

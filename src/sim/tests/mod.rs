@@ -3,6 +3,7 @@
 mod connections;
 mod groups;
 mod messages;
+mod time;
 
 use serde_json::{Value, json};
 

@@ -218,6 +218,16 @@ pub fn decode_conversation_id(key: &[u8], bytes: &[u8]) -> Result<ConversationId
     ConversationId::parse(Reader::unseal(key, bytes)?.text()?).map_err(|_| Damaged)
 }
 
+pub fn encode_text(text: &str, key: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::new(VERSION, text.len() + 8);
+    writer.text(text);
+    writer.seal(key)
+}
+
+pub fn decode_text(key: &[u8], bytes: &[u8]) -> Result<String, Damaged> {
+    Ok(Reader::unseal(key, bytes)?.text()?.to_owned())
+}
+
 /// A message without its conversation and `seq`, which its key says; its body sealed when there is a key to do so.
 pub fn encode_message(message: &Message, key: &[u8], keyring: &Keyring) -> Vec<u8> {
     let extra = message.extra.as_deref();

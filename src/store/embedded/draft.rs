@@ -92,6 +92,17 @@ impl Ledger {
         self.pending.iter().all(BTreeMap::is_empty)
     }
 
+    /// Entries of a table that the batch removes.
+    pub fn removed(&self, space: Space) -> u64 {
+        self.pending[space as usize].values().filter(|value| value.is_none()).count() as u64
+    }
+
+    /// About how much the batch writes.
+    pub fn bytes(&self) -> usize {
+        let weight = |(key, value): (&Slice, &Option<Slice>)| key.len() + value.as_ref().map_or(0, |value| value.len());
+        self.pending.iter().flatten().map(weight).sum()
+    }
+
     /// Moves the batch into one of the database.
     pub fn pour(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch) {
         for space in Space::ALL {

@@ -38,8 +38,8 @@ impl Mark {
 /// What is to be there when the database is opened.
 #[derive(Clone, Copy, Debug)]
 pub enum Keep {
-    /// Everything readable.
-    All,
+    /// Everything readable, which has to be everything up to this commit.
+    All { acknowledged: u64 },
     /// Nothing after this commit: it failed, whatever can be read of it.
     UpTo(u64),
 }
@@ -49,6 +49,8 @@ pub enum Keep {
 pub enum JournalFault {
     #[error("journal {} is damaged at byte {at}, among messages that had been acknowledged", path.display())]
     Damaged { path: PathBuf, at: u64 },
+    #[error("journal {} ends with commit {last}, but {acknowledged} had been acknowledged: its end is missing", path.display())]
+    EndsEarly { path: PathBuf, last: u64, acknowledged: u64 },
     #[error("cannot read journal {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -56,6 +58,10 @@ pub enum JournalFault {
 /// Cuts what must not be replayed from the journals in `folder`; returns how many bytes that were.
 pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
     let (mut last, mut synced, mut order) = (0, 0, 0);
+    let acknowledged = match keep {
+        Keep::All { acknowledged } => acknowledged,
+        Keep::UpTo(_) => 0,
+    };
     let mut cut: Option<(usize, u64, bool)> = None;
     let journals = journals(folder).map_err(|source| JournalFault::Io { path: folder.to_owned(), source })?;
     for (place, path) in journals.iter().enumerate() {
@@ -69,6 +75,9 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
             if cut.is_none() {
                 if matches!(keep, Keep::UpTo(number) if mark.number > number) {
                     cut = Some((place, scan.begun, false));
+                } else if last > 0 && mark.number > last + 1 {
+                    let path = journals[if scan.begun == 0 { place.saturating_sub(1) } else { place }].clone();
+                    return Err(JournalFault::EndsEarly { path, last, acknowledged: mark.number - 1 });
                 } else {
                     last = last.max(mark.number);
                 }
@@ -80,6 +89,14 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
             synced = synced.max(scan.synced_in_rest().map_err(io)?);
         }
     }
+    // What follows the last commit of these is the next one. Without any, those in question may lie in tables, which is seen when
+    // they are open.
+    if last > 0 && last < acknowledged {
+        synced = synced.max(acknowledged);
+        if let (None, Some(path)) = (cut, journals.last()) {
+            return Err(JournalFault::EndsEarly { path: path.clone(), last, acknowledged });
+        }
+    }
     let Some((place, at, unreadable)) = cut else { return Ok(0) };
     if unreadable && synced > last {
         return Err(JournalFault::Damaged { path: journals[place].clone(), at });
@@ -89,6 +106,12 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
         bytes += truncate(path, at).map_err(|source| JournalFault::Io { path: path.clone(), source })?;
     }
     Ok(bytes)
+}
+
+/// What is wrong with a database that was opened and has too little.
+pub fn ends_early(folder: &Path, last: u64, acknowledged: u64) -> JournalFault {
+    let newest = journals(folder).ok().and_then(|journals| journals.last().cloned());
+    JournalFault::EndsEarly { path: newest.unwrap_or_else(|| folder.to_owned()), last, acknowledged }
 }
 
 fn scan_fault(path: &Path, at: u64, source: io::Error) -> JournalFault {

@@ -67,6 +67,11 @@ pub fn rows(user: &UserId) -> Slice {
     joined(&[user.as_str().as_bytes(), &[0]])
 }
 
+/// All rows of a user that are of groups.
+pub fn group_rows(user: &UserId) -> Slice {
+    joined(&[user.as_str().as_bytes(), &[0], b"g:"])
+}
+
 /// The conversation's id in the key of a row.
 pub fn row_conversation<'a>(key: &'a [u8], user: &UserId) -> &'a [u8] {
     key.get(user.as_str().len() + 1..).unwrap_or_default()
@@ -80,6 +85,17 @@ pub fn device(user: &UserId, device: &DeviceId) -> Slice {
 /// `hidden`: user, then conversation number, then `seq`.
 pub fn hidden(user: &UserId, number: u64, seq: Seq) -> Slice {
     tagged(b'h', &[user.as_str().as_bytes(), &[0], &pair(number, seq)])
+}
+
+/// All of `hidden`.
+pub fn all_hidden() -> Slice {
+    tagged(b'h', &[])
+}
+
+/// The conversation number and `seq` in a key of `hidden`.
+pub fn hidden_place(key: &[u8]) -> Option<(u64, Seq)> {
+    let place = u128::from_be_bytes(*key.last_chunk::<16>()?);
+    Some(((place >> 64) as u64, Seq(place as u64)))
 }
 
 /// `last_seen`: by user.
@@ -131,6 +147,52 @@ pub fn row_parts(key: &[u8]) -> Option<(UserId, ConversationId)> {
 fn until_zero(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let at = bytes.iter().position(|byte| *byte == 0)?;
     Some((std::str::from_utf8(&bytes[..at]).ok()?, &bytes[at + 1..]))
+}
+
+/// `users`: by id; nothing is kept but that there is such a user.
+pub fn user(user: &UserId) -> Slice {
+    tagged(b'u', &[user.as_str().as_bytes()])
+}
+
+/// All of a table whose keys begin with a letter.
+pub fn tag(letter: u8) -> Slice {
+    tagged(letter, &[])
+}
+
+/// All of `users`.
+pub fn users() -> Slice {
+    tagged(b'u', &[])
+}
+
+/// The first key of `users` that may follow `user`.
+pub fn users_after(user: &UserId) -> Slice {
+    tagged(b'u', &[user.as_str().as_bytes(), &[0]])
+}
+
+/// The identifier at the beginning of a key, behind the letter of its table when it has one; a zero byte or the key ends it.
+pub fn first_id(key: &[u8], tagged: bool) -> Option<&str> {
+    let rest = key.get(usize::from(tagged)..)?;
+    std::str::from_utf8(rest.split(|byte| *byte == 0).next()?).ok()
+}
+
+/// All of `groups`.
+pub fn groups() -> Slice {
+    tagged(b'g', &[])
+}
+
+/// The first key of `groups` behind all those of `group`.
+pub fn groups_after(group: &str) -> Slice {
+    tagged(b'g', &[group.as_bytes(), &[1]])
+}
+
+/// `notes`: by kind and id.
+pub fn note(kind: &str, id: &str) -> Slice {
+    tagged(b't', &[kind.as_bytes(), &[0], id.as_bytes()])
+}
+
+/// All notes of a kind.
+pub fn notes(kind: &str) -> Slice {
+    tagged(b't', &[kind.as_bytes(), &[0]])
 }
 
 /// First key after all that begin with `prefix`; None when there is none.

@@ -5,9 +5,12 @@
 //! from what is on disk, without the commit that failed. Reads go on meanwhile. The backend lives on the writer's thread, its
 //! [`ReadSide`] on the readers'.
 
+mod acknowledged;
 mod cache;
 mod codec;
+mod contacts;
 mod draft;
+mod files;
 mod journal;
 mod keyring;
 mod keys;
@@ -15,6 +18,7 @@ mod lists;
 mod open;
 mod prune;
 mod read;
+mod rewrite;
 mod tables;
 mod tools;
 mod write;
@@ -30,16 +34,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use fjall::PersistMode;
+use fjall::{PersistMode, Slice};
 
 use super::backend::{Backend, Outcome, ReadSide};
-use crate::types::Millis;
 use crate::types::storage::{Answer, Read, StoreFault, Write};
+use crate::types::{Millis, UserId};
 
+use acknowledged::Acknowledged;
 use draft::Ledger;
 use journal::{Keep, MARK, Mark};
 use keyring::Keyring;
 use open::Folder;
+use prune::Sweep;
+use rewrite::Rewriter;
 use tables::{Look, Space, Tables, Trouble, Tuning};
 
 pub use keyring::{KeyFileFault, new_key_line};
@@ -92,9 +99,12 @@ pub struct EmbeddedBackend {
     /// The last commit that was applied, and the last that is on disk.
     number: u64,
     synced: u64,
+    acknowledged: Acknowledged,
     failed: Option<Failed>,
-    /// The conversation at which pruning goes on.
-    prune_at: u64,
+    /// First uses from before no longer count, whatever a write says; None until that was said.
+    first_uses_before: Option<Millis>,
+    sweep: Sweep,
+    rewriter: Rewriter,
     /// Makes the next commit fail as if the disk had.
     #[cfg(test)]
     sync_fails: bool,
@@ -140,9 +150,16 @@ impl EmbeddedBackend {
         let keyring = Arc::new(Keyring::of(&settings)?);
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
-        let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All)?;
+        let acknowledged = folder.acknowledged()?;
+        let known = acknowledged.commit();
+        let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All { acknowledged: known })?;
+        folder.sync()?;
+        if mark.number < known {
+            return Err(StoreOpenFault::Journal { fault: journal::ends_early(&folder.database(), mark.number, known) });
+        }
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
         let seed = seed(&tables).map_err(trouble)?;
+        know_users(&tables).map_err(trouble)?;
         let ledger = Ledger::load(&tables, seed).map_err(trouble)?;
         let shared = Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) };
         Ok(EmbeddedBackend {
@@ -153,8 +170,11 @@ impl EmbeddedBackend {
             first_uses_since,
             number: mark.number,
             synced: mark.number,
+            acknowledged,
             failed: None,
-            prune_at: 0,
+            first_uses_before: None,
+            sweep: Sweep::default(),
+            rewriter: Rewriter::new(),
             #[cfg(test)]
             sync_fails: false,
             folder,
@@ -173,6 +193,7 @@ impl EmbeddedBackend {
         let mode = if self.sync_fails { PersistMode::Buffer } else { mode };
         tables.wait_for_room(self.settings.write_buffer_bytes);
         let mut batch = tables.database().batch().durability(Some(mode));
+        self.rewriter.written(self.ledger.bytes(), |space| self.ledger.removed(space));
         self.ledger.pour(tables, &mut batch);
         let mark = Mark { number: self.number + 1, synced: self.synced };
         batch.insert(tables.keyspace(Space::Meta), MARK, mark.encode());
@@ -186,6 +207,37 @@ impl EmbeddedBackend {
             self.synced = mark.number;
         }
         Ok(())
+    }
+
+    /// Removes what `sweep` finds, as one commit.
+    fn forget(
+        &mut self,
+        sweep: impl FnOnce(&mut Sweep, &mut Ledger, &Tables) -> Result<usize, Trouble>,
+    ) -> Result<usize, StoreFault> {
+        self.recover()?;
+        let swept = {
+            let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+            let tables = tables.as_ref().expect("a store that has not failed is open");
+            sweep(&mut self.sweep, &mut self.ledger, tables)
+        };
+        // What was found before a trouble goes all the same.
+        if !self.ledger.is_empty() {
+            self.flush(self.settings.durability).map_err(|reason| self.fail(reason))?;
+        }
+        swept.map_err(unavailable)
+    }
+
+    /// Has the database remove files that a rewriting has made useless: it does so when it moves something to a table, beyond
+    /// which there is nothing old.
+    fn let_go(&mut self) {
+        if let Err(reason) = self.flush(self.settings.durability) {
+            self.fail(reason);
+            return;
+        }
+        if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
+            // It happens with the next table that memory fills, if not now.
+            let _ = tables.keyspace(Space::Meta).rotate_memtable();
+        }
     }
 
     fn fail(&mut self, reason: String) -> StoreFault {
@@ -221,6 +273,7 @@ impl EmbeddedBackend {
             Durability::Commit => self.synced,
             Durability::Memory => self.number,
         };
+        self.rewriter.stop();
         let mut open = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
         drop(open.take());
         let keep = Keep::UpTo(acknowledged);
@@ -245,6 +298,7 @@ fn open_tables(
     keep: Keep,
 ) -> Result<(Tables, Mark), StoreOpenFault> {
     let path = folder.database();
+    files::check_lists(&path).map_err(|fault| StoreOpenFault::File { fault })?;
     let cut = journal::mend(&path, keep).map_err(|fault| StoreOpenFault::Journal { fault })?;
     if cut > 0 {
         tracing::warn!(bytes = cut, "cut an unfinished commit from the journal; it had not been acknowledged");
@@ -260,12 +314,15 @@ fn open_tables(
         };
         Ok((tables, mark))
     };
-    let opened = match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(|trouble| StoreOpenFault::trouble(&path, &trouble))?,
-        Err(_) => return Err(StoreOpenFault::Database { path, reason: "its files are damaged".to_owned() }),
+    let fault = match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(Ok(opened)) => {
+            keyring.admit(&opened.0, &settings.path)?;
+            return Ok(opened);
+        }
+        Ok(Err(trouble)) => StoreOpenFault::trouble(&path, &trouble),
+        Err(_) => StoreOpenFault::Database { path: path.clone(), reason: "its files are damaged".to_owned() },
     };
-    keyring.admit(&opened.0, &settings.path)?;
-    Ok(opened)
+    Err(files::find_damaged(&path).map_or(fault, |fault| StoreOpenFault::File { fault }))
 }
 
 /// Of the hashes that name first uses: chosen once, kept with the data.
@@ -280,6 +337,33 @@ fn seed(tables: &Tables) -> Result<u64, Trouble> {
     tables.keyspace(Space::Meta).insert(SEED, codec::encode_numbers([seed], SEED))?;
     tables.database().persist(PersistMode::SyncAll)?;
     Ok(seed)
+}
+
+/// Lists the users of a folder that was made before they were listed; once.
+fn know_users(tables: &Tables) -> Result<(), Trouble> {
+    if tables.get(Space::Meta, USERS)?.is_some() {
+        return Ok(());
+    }
+    let listed = tables.keyspace(Space::Users);
+    let ids = [
+        (Space::Rows, Slice::from(b""), false),
+        (Space::Devices, keys::tag(b'd'), true),
+        (Space::LastSeen, keys::tag(b'l'), true),
+    ];
+    for (space, prefix, tagged) in ids {
+        let mut last = None;
+        for guard in tables.prefix(space, prefix) {
+            let key = guard.key()?;
+            let Some(user) = keys::first_id(&key, tagged).and_then(|id| UserId::new(id).ok()) else { continue };
+            if last.as_ref() != Some(&user) {
+                listed.insert(keys::user(&user), b"")?;
+                last = Some(user);
+            }
+        }
+    }
+    tables.keyspace(Space::Meta).insert(USERS, codec::encode_numbers([1], USERS))?;
+    tables.database().persist(PersistMode::SyncAll)?;
+    Ok(())
 }
 
 /// The database may meet a damaged table with a panic; that is to end one answer, not the thread.
@@ -306,9 +390,10 @@ impl Backend for EmbeddedBackend {
         {
             let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
             let tables = tables.as_ref().expect("a store that has not failed is open");
-            for write in writes.drain(..) {
-                if let Write::Append(append) = &write {
-                    self.first_uses_since.fetch_max(append.dedupe_since.0, Ordering::Relaxed);
+            for mut write in writes.drain(..) {
+                if let (Write::Append(append), Some(before)) = (&mut write, self.first_uses_before) {
+                    // A wall clock that has leapt ahead makes no repeat a new message.
+                    append.dedupe_since = append.dedupe_since.min(before);
                 }
                 let outcome = guarded(|| self.ledger.draft(tables).write(write));
                 if outcome.is_err() {
@@ -335,16 +420,30 @@ impl Backend for EmbeddedBackend {
     }
 
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
-        self.recover()?;
-        let pruned = self.draft_prune(before, messages_max).map_err(unavailable)?;
-        if !self.ledger.is_empty() {
-            self.flush(self.settings.durability).map_err(|reason| self.fail(reason))?;
-        }
-        Ok(pruned)
+        self.forget(|sweep, ledger, tables| sweep.messages(ledger, tables, before, messages_max))
+    }
+
+    fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+        self.first_uses_before = Some(first_uses_before);
+        self.first_uses_since.store(first_uses_before.0, Ordering::Relaxed);
+        self.forget(|sweep, ledger, tables| {
+            let expired = sweep.first_uses(ledger, tables, first_uses_before, entries_max)?;
+            Ok(expired + sweep.hidden(ledger, tables, entries_max)?)
+        })
     }
 
     fn tend(&mut self) {
-        if self.recover().is_err() || self.number == self.synced {
+        if self.recover().is_err() {
+            return;
+        }
+        if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
+            self.rewriter.tend(tables, self.settings.write_buffer_bytes);
+        }
+        if self.rewriter.has_ended() {
+            self.let_go();
+        }
+        self.acknowledged.raise(self.synced);
+        if self.number == self.synced {
             return;
         }
         let persisted = match &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
@@ -368,6 +467,8 @@ impl Drop for EmbeddedBackend {
         {
             tracing::error!(%reason, "the store could not write its last mark");
         }
+        self.rewriter.stop();
+        self.acknowledged.raise(self.synced);
         // Readers may live on; the folder is to be free.
         "the store has ended".clone_into(&mut self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner));
         drop(self.shared.tables.write().unwrap_or_else(PoisonError::into_inner).take());
@@ -375,6 +476,8 @@ impl Drop for EmbeddedBackend {
 }
 
 const SEED: &[u8] = b"m\x01seed";
+/// Present when all users are listed.
+const USERS: &[u8] = b"m\x01users";
 const CACHE_BYTES: u64 = 32 << 20;
 const WRITE_BUFFER_BYTES: u64 = 32 << 20;
 /// How often a failed database is tried again.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::acknowledged::Acknowledged;
+use super::files::FileFault;
 use super::journal::JournalFault;
 use super::keyring::KeyFileFault;
 use super::tables::Trouble;
@@ -25,14 +27,23 @@ pub enum StoreOpenFault {
     InUse { path: PathBuf, holder: String },
     #[error("no permission for the data folder {}: let this user own it (chown -R), or set store.path", path.display())]
     Permission { path: PathBuf },
-    #[error("cannot use {} as data folder: {source}; set store.path to a folder on a local disk", path.display())]
+    #[error(
+        "the file system of {} is read-only: mount it writable (mount -o remount,rw; after disk errors run fsck first), or set store.path",
+        path.display()
+    )]
+    ReadOnly { path: PathBuf },
+    #[error("cannot use {} for data: {source}; set store.path to a folder on a local disk", path.display())]
     Unusable { path: PathBuf, source: io::Error },
     #[error(
-        "{} has data format {found}, this version knows formats up to {known}: start a newer version, or set another store.path",
+        "{} names data format {found}, this version knows formats up to {known}: start a newer version, or set store.path \
+         to another folder",
         path.display()
     )]
     Newer { path: PathBuf, found: u64, known: u64 },
-    #[error("{} is no format file of this program: it is damaged, or store.path belongs to something else", path.display())]
+    #[error(
+        "{} is no format file of this program: it is damaged, then restore it from a backup, or store.path is of something else",
+        path.display()
+    )]
     Format { path: PathBuf },
     #[error(
         "messages in {} are sealed with {ids}: set store.encryption_key_file to the file that holds these keys",
@@ -56,11 +67,23 @@ pub enum StoreOpenFault {
     KeyFile(#[from] KeyFileFault),
     #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
     Journal { fault: JournalFault },
+    #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
+    File { fault: FileFault },
     #[error("the database in {} cannot be opened: {reason}; restore a backup, or move it away to start empty", path.display())]
     Database { path: PathBuf, reason: String },
 }
 
 impl StoreOpenFault {
+    /// What the system says about a data folder.
+    fn of(path: &Path, source: io::Error) -> StoreOpenFault {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => StoreOpenFault::Permission { path },
+            io::ErrorKind::ReadOnlyFilesystem => StoreOpenFault::ReadOnly { path },
+            _ => StoreOpenFault::Unusable { path, source },
+        }
+    }
+
     pub(super) fn trouble(path: &Path, trouble: &Trouble) -> StoreOpenFault {
         StoreOpenFault::Database { path: path.to_owned(), reason: trouble.to_string() }
     }
@@ -81,11 +104,8 @@ impl Folder {
     }
 
     fn take(path: &Path, unfinished: bool) -> Result<Folder, StoreOpenFault> {
-        let unusable = |source: io::Error| match source.kind() {
-            io::ErrorKind::PermissionDenied => StoreOpenFault::Permission { path: path.to_owned() },
-            _ => StoreOpenFault::Unusable { path: path.to_owned(), source },
-        };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        let unusable = |source: io::Error| StoreOpenFault::of(path, source);
+        make(path).map_err(unusable)?;
         let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK));
         let mut lock = lock.map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -113,8 +133,8 @@ impl Folder {
 
     /// Takes a folder that is empty or not there yet. Until [`finish`](Folder::finish) nobody can open it.
     pub fn create(path: &Path) -> Result<Folder, StoreOpenFault> {
-        let unusable = |source: io::Error| StoreOpenFault::Unusable { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        let unusable = |source: io::Error| StoreOpenFault::of(path, source);
+        make(path).map_err(unusable)?;
         if std::fs::read_dir(path).map_err(unusable)?.next().is_some() {
             return Err(StoreOpenFault::NotEmpty { path: path.to_owned() });
         }
@@ -137,6 +157,18 @@ impl Folder {
     /// Where the database lies.
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
+    }
+
+    /// Makes sure that the names of what lies in the folder are on disk.
+    pub fn sync(&self) -> Result<(), StoreOpenFault> {
+        let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
+        synced.map_err(|source| StoreOpenFault::of(&self.path, source))
+    }
+
+    /// How far acknowledgements have come.
+    pub fn acknowledged(&self) -> Result<Acknowledged, StoreOpenFault> {
+        let path = self.path.join(ACKNOWLEDGED);
+        Acknowledged::open(&path).map_err(|source| StoreOpenFault::Unusable { path, source })
     }
 
     /// An error when the disk does not take what starting again needs.
@@ -171,7 +203,8 @@ impl Folder {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
                 return Err(StoreOpenFault::Format { path });
             }
-            Err(error) => return Err(unusable(error)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(unusable(error)),
+            Err(source) => return Err(StoreOpenFault::Unusable { path, source }),
         };
         match text.trim_end().strip_prefix(FORMAT_TEXT).and_then(|number| number.parse::<u64>().ok()) {
             Some(FORMAT_NUMBER) => Ok(()),
@@ -193,6 +226,28 @@ impl Folder {
     }
 }
 
+/// Makes the folder with those above it that are missing, each on disk before what it holds: a folder whose name is lost in a
+/// power cut takes everything with it.
+fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if parent != path {
+        make(parent)?;
+    }
+    DirBuilder::new().mode(0o700).create(path)?;
+    match File::open(parent).and_then(|parent| parent.sync_all()) {
+        // Who may not read the folder above may still make one in it; there is nobody who could do more.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+const ACKNOWLEDGED: &str = "corehub.acknowledged";
 const LOCK: &str = "corehub.lock";
 const FORMAT: &str = "corehub.format";
 const FORMAT_FRESH: &str = "corehub.format.new";
@@ -202,3 +257,35 @@ const UNFINISHED: &str = "corehub.unfinished";
 const DATABASE: &str = "store";
 const PROBE: &str = "corehub.probe";
 const PROBE_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_of_a_folder_says_what_to_do() {
+        for (errno, advice) in [
+            (rustix::io::Errno::ACCESS, "chown"),
+            (rustix::io::Errno::PERM, "chown"),
+            (rustix::io::Errno::ROFS, "remount,rw"),
+            (rustix::io::Errno::NOTDIR, "set store.path"),
+            (rustix::io::Errno::NOSPC, "set store.path"),
+        ] {
+            let told = StoreOpenFault::of(Path::new("/srv/data"), errno.into()).to_string();
+            assert!(told.contains("/srv/data") && told.contains(advice), "{told}");
+        }
+    }
+
+    #[test]
+    fn missing_folders_are_made_for_us_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("one").join("two").join("three");
+        make(&path).expect("all are made");
+        make(&path).expect("and found");
+        for made in [path.as_path(), path.parent().expect("two")] {
+            assert_eq!(made.metadata().expect("it is there").permissions().mode() & 0o777, 0o700);
+        }
+        assert!(make(Path::new("/proc/nowhere/at/all")).is_err());
+    }
+}

@@ -8,7 +8,7 @@ use fjall::Slice;
 use super::codec::{self, ConversationRecord, GroupRecord, RowRecord, device_hash};
 use super::keys;
 use super::tables::{Look, Space, Trouble, View};
-use crate::types::record::{SharedMessage, UserConversation};
+use crate::types::record::{Group, SharedMessage, UserConversation};
 use crate::types::storage::{Answer, GroupState, RangePage, RangeQuery, Read, UserState};
 use crate::types::{ConversationId, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
 
@@ -17,7 +17,14 @@ impl View<'_> {
         Ok(match read {
             Read::Head { conversation } => Answer::Head(self.head_of(conversation)?),
             Read::Group { group } => Answer::Group(self.group(group)?),
-            Read::User { user, device } => Answer::User(Box::new(self.user(user, device)?)),
+            Read::User { user, device, recent_since } => {
+                let mut state = self.user(user, device)?;
+                if let Some(since) = recent_since.filter(|_| !state.device_known) {
+                    self.find_recent(&mut state, since)?;
+                }
+                Answer::User(Box::new(state))
+            }
+            Read::Contacts { user, others } => Answer::Contacts(self.contacts(user, others)?),
             Read::Row { user, device, conversation } => Answer::Row(self.one_row(user, device, conversation)?),
             Read::Range(query) => Answer::Range(self.page(query)?),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)?),
@@ -30,6 +37,10 @@ impl View<'_> {
             Read::Search { user, query, conversation, limit, cursor } => {
                 self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())?
             }
+            Read::Users { after, limit } => Answer::Users(self.users(after.as_ref(), *limit)?),
+            Read::UserCount => Answer::Count(self.prefix(Space::Users, keys::users()).count() as u64),
+            Read::Groups { after, limit } => Answer::Groups(self.groups(after.as_ref(), *limit)?),
+            Read::Notes { kind } => Answer::Notes(self.notes(kind)?),
         })
     }
 
@@ -61,9 +72,20 @@ impl View<'_> {
         for row in self.rows(user)? {
             let (id, row) = row?;
             device_known |= row.delivered.iter().any(|(known, _)| *known == hash);
-            conversations.push(self.row_as_seen(id, &row, hash)?);
+            conversations.push(self.row_as_seen(id.clone(), &row, hash).or_else(|trouble| unreadable(id, &row, hash, trouble))?);
         }
         Ok(UserState { device_known, conversations, last_seen: self.last_seen(user)? })
+    }
+
+    fn find_recent(&self, state: &mut UserState, since: Millis) -> Result<(), Trouble> {
+        for row in &mut state.conversations {
+            let Some(record) = self.conversation_record(&row.conversation)? else { continue };
+            // Of what is this far behind, all that is earlier is older, too.
+            let since = Millis(since.0.saturating_sub(record.slack_ms));
+            let first = self.partition(&record, &row.conversation, (record.first_kept, row.head), |at| at < since)?;
+            row.recent_from = Some(first.previous());
+        }
+        Ok(())
     }
 
     fn one_row(&self, user: &UserId, device: &DeviceId, id: &ConversationId) -> Result<Option<Box<UserConversation>>, Trouble> {
@@ -78,15 +100,7 @@ impl View<'_> {
             Some(guard) => keys::seq_of(&guard.key()?).unwrap_or_default(),
             None => self.head_of(&id)?,
         };
-        let delivered_any = row.delivered.iter().map(|(_, seq)| *seq).max().unwrap_or_default();
-        Ok(UserConversation {
-            conversation: id,
-            head,
-            start_seq: row.start_seq,
-            read_seq: row.read_seq,
-            delivered_device: row.delivered.iter().find(|(known, _)| *known == device).map(|(_, seq)| *seq),
-            delivered_any: delivered_any.max(row.start_seq),
-        })
+        Ok(seen(id, row, device, head))
     }
 
     /// All rows of a user.
@@ -102,6 +116,48 @@ impl View<'_> {
             let id = id.ok_or(codec::Damaged).map_err(place())?;
             Ok((id, RowRecord::decode(&key, &bytes).map_err(place())?))
         }))
+    }
+
+    fn users(&self, after: Option<&UserId>, limit: u32) -> Result<Vec<UserId>, Trouble> {
+        let from = after.map_or_else(keys::users, keys::users_after);
+        let listed = self.range(Space::Users, from, keys::after_prefix(&keys::users())).take(limit as usize);
+        let named = listed.map(|guard| {
+            let id = keys::first_id(&guard.key()?, true).and_then(|id| UserId::new(id).ok());
+            id.ok_or(codec::Damaged).map_err(Trouble::at(Space::Users, "a key"))
+        });
+        named.collect()
+    }
+
+    /// Members lie between the groups' records and are stepped over.
+    fn groups(&self, after: Option<&GroupId>, limit: u32) -> Result<Vec<Group>, Trouble> {
+        let end = keys::after_prefix(&keys::groups());
+        let mut from = after.map_or_else(keys::groups, |after| keys::groups_after(after.as_str()));
+        let mut groups = Vec::new();
+        while groups.len() < limit as usize
+            && let Some(guard) = self.range(Space::Groups, from, end.clone()).next()
+        {
+            let found = guard.key()?;
+            let id = keys::first_id(&found, true).and_then(|id| GroupId::new(id).ok());
+            let id = id.ok_or(codec::Damaged).map_err(Trouble::at(Space::Groups, "a key"))?;
+            let key = keys::group(&id);
+            if let Some(bytes) = self.get(Space::Groups, &key)? {
+                let record = GroupRecord::decode(&key, &bytes).map_err(Trouble::at(Space::Groups, id.as_str()))?;
+                groups.push(record.group);
+            }
+            from = keys::groups_after(id.as_str());
+        }
+        Ok(groups)
+    }
+
+    fn notes(&self, kind: &str) -> Result<Vec<(String, String)>, Trouble> {
+        let prefix = keys::notes(kind);
+        let listed = self.prefix(Space::Notes, prefix.clone()).map(|guard| {
+            let (key, bytes) = guard.into_inner()?;
+            let id = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
+            let text = codec::decode_text(&key, &bytes).map_err(Trouble::at(Space::Notes, id.as_str()))?;
+            Ok((id, text))
+        });
+        listed.collect()
     }
 
     fn last_seen(&self, user: &UserId) -> Result<Option<Millis>, Trouble> {
@@ -270,3 +326,29 @@ impl Hidden {
 
 /// [`RangePage::covered`] when nothing was looked at.
 const NOTHING: (Seq, Seq) = (Seq(1), Seq(0));
+
+/// A conversation whose log is damaged at its end, so that nobody can tell how long it is. There is more than was delivered:
+/// reading that is refused, while the user's other conversations go on. A disk that fails to read may read the next time: then
+/// nothing is said of any.
+fn unreadable(id: ConversationId, row: &RowRecord, device: u64, trouble: Trouble) -> Result<UserConversation, Trouble> {
+    if !trouble.is_damage() {
+        return Err(trouble);
+    }
+    tracing::error!(conversation = %id, reason = %trouble, "the end of a log cannot be read");
+    let mut conversation = seen(id, row, device, Seq::NONE);
+    conversation.head = conversation.delivered_device.unwrap_or_default().max(conversation.delivered_any).next();
+    Ok(conversation)
+}
+
+fn seen(id: ConversationId, row: &RowRecord, device: u64, head: Seq) -> UserConversation {
+    let delivered_any = row.delivered.iter().map(|(_, seq)| *seq).max().unwrap_or_default();
+    UserConversation {
+        conversation: id,
+        head,
+        start_seq: row.start_seq,
+        read_seq: row.read_seq,
+        delivered_device: row.delivered.iter().find(|(known, _)| *known == device).map(|(_, seq)| *seq),
+        delivered_any: delivered_any.max(row.start_seq),
+        recent_from: None,
+    }
+}

@@ -54,7 +54,12 @@ fn write(backend: &mut EmbeddedBackend, conversation: &ConversationId, from: u64
         draft.extra = Some(Box::new(MessageExtra { ext, ..MessageExtra::default() }));
         let mut outcomes = Vec::new();
         backend.commit(
-            &mut vec![Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0) }))],
+            &mut vec![Write::Append(Box::new(Append {
+                message: draft,
+                head: None,
+                dedupe_since: Millis(0),
+                repeat_only: false,
+            }))],
             &mut outcomes,
         );
         assert!(matches!(outcomes[0], Ok(Answer::Appended(_))), "{outcomes:?}");
@@ -119,6 +124,10 @@ fn a_sealed_store_conforms() {
 
         fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
             self.backend.prune(before, messages_max)
+        }
+
+        fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+            self.backend.expire(first_uses_before, entries_max)
         }
     }
     let line = new_key_line("k").unwrap();
@@ -228,7 +237,7 @@ fn a_failed_commit_under_a_key_leaves_a_store_that_works() {
     let draft = message(&one, Some("a"), Some("6"), 1_006);
     let mut outcomes = Vec::new();
     backend.commit(
-        &mut vec![Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0) }))],
+        &mut vec![Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0), repeat_only: false }))],
         &mut outcomes,
     );
     assert!(outcomes[0].is_err());

@@ -11,7 +11,7 @@ use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Sn
 
 use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
 use super::keyring::{Keyring, NoKey};
-use super::keys;
+use super::{keys, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
 /// What is kept; `keys` says under which keys.
@@ -27,11 +27,13 @@ pub enum Space {
     Hidden,
     Groups,
     LastSeen,
+    Users,
+    Notes,
     Meta,
 }
 
 impl Space {
-    pub const ALL: [Space; 11] = [
+    pub const ALL: [Space; 13] = [
         Space::Messages,
         Space::Conversations,
         Space::Numbers,
@@ -42,6 +44,8 @@ impl Space {
         Space::Hidden,
         Space::Groups,
         Space::LastSeen,
+        Space::Users,
+        Space::Notes,
         Space::Meta,
     ];
 
@@ -58,6 +62,8 @@ impl Space {
             Space::Hidden => "hidden messages",
             Space::Groups => "groups",
             Space::LastSeen => "last seen",
+            Space::Users => "users",
+            Space::Notes => "notes",
             Space::Meta => "meta",
         }
     }
@@ -72,6 +78,8 @@ impl Space {
             Space::Hidden => b"h",
             Space::Groups => b"g",
             Space::LastSeen => b"l",
+            Space::Users => b"u",
+            Space::Notes => b"t",
             Space::Meta => b"m",
         }
     }
@@ -134,6 +142,18 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// What is on disk is not what was written: asking again does not help.
+    pub fn is_damage(&self) -> bool {
+        let mut cause: Option<&dyn std::error::Error> = Some(self);
+        while let Some(error) = cause {
+            if error.is::<std::io::Error>() {
+                return false;
+            }
+            cause = error.source();
+        }
+        true
+    }
+
     /// Says where a damaged record lies.
     pub fn at(space: Space, place: impl Into<String>) -> impl FnOnce(Damaged) -> Trouble {
         move |Damaged| Trouble::Damaged { table: space.name(), place: place.into() }
@@ -177,8 +197,9 @@ impl Tables {
             .worker_threads(1)
             .max_journaling_size(JOURNALS_BYTES_MAX)
             .with_compaction_filter_factories(Arc::new(move |name| {
-                let factory: Arc<dyn Factory> = Arc::new(Expiry { since: since.clone() });
-                (name == Table::FirstUses.name()).then_some(factory)
+                let since = (name == Table::FirstUses.name()).then(|| since.clone());
+                let factory: Arc<dyn Factory> = Arc::new(Expiry { since });
+                Some(factory)
             }))
             .open()?;
         let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
@@ -310,10 +331,12 @@ impl Look for Tables {
     }
 }
 
-/// Drops first uses that no longer count, whenever their table is rewritten anyway.
+/// Drops first uses that no longer count, whenever their table is rewritten anyway, and ends a rewriting that is not wanted any
+/// more.
 #[derive(Clone)]
 struct Expiry {
-    since: Arc<AtomicU64>,
+    /// Of the table of first uses.
+    since: Option<Arc<AtomicU64>>,
 }
 
 impl Factory for Expiry {
@@ -328,7 +351,11 @@ impl Factory for Expiry {
 
 impl CompactionFilter for Expiry {
     fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
-        let since = Millis(self.since.load(Ordering::Relaxed));
+        if rewrite::is_stopped() {
+            return Err(fjall::LsmError::Io(std::io::ErrorKind::Interrupted.into()));
+        }
+        let Some(since) = &self.since else { return Ok(Verdict::Keep) };
+        let since = Millis(since.load(Ordering::Relaxed));
         // What is damaged stays: whoever needs it is to be told.
         match FirstUse::decode(item.key(), &item.value()?) {
             Ok(first) if first.created_at < since => Ok(Verdict::Remove),

@@ -41,6 +41,10 @@ impl Backend for Temporary {
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
         self.backend.prune(before, messages_max)
     }
+
+    fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+        self.backend.expire(first_uses_before, entries_max)
+    }
 }
 
 fn conforms(durability: Durability) {
@@ -70,7 +74,7 @@ fn append(conversation: &ConversationId, number: u64) -> Write {
     let mut draft = message(conversation, Some("a"), Some(&number.to_string()), 1_000 + number);
     draft.id = MessageId(u128::from(number));
     draft.content = RawJson::string(&format!("message {number}"));
-    Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0) }))
+    Write::Append(Box::new(Append { message: draft, head: None, dedupe_since: Millis(0), repeat_only: false }))
 }
 
 /// Appends messages `from` to `to`, each its own commit.
@@ -121,7 +125,7 @@ pub(super) fn populate(backend: &mut EmbeddedBackend) {
         backend,
         vec![
             Write::Group(Box::new(change)),
-            Write::Append(Box::new(Append { message: mentioning, head: None, dedupe_since: Millis(0) })),
+            Write::Append(Box::new(Append { message: mentioning, head: None, dedupe_since: Millis(0), repeat_only: false })),
             Write::Device { user: user("a"), device: device("d"), at: Millis(5), deliveries: vec![delivery] },
             Write::MarkRead { user: user("b"), conversation: one.clone(), seq: Seq(20) },
             Write::Recall { conversation: one.clone(), seq: Seq(30), by: user("a") },
@@ -146,7 +150,7 @@ pub(super) fn everything(backend: &mut EmbeddedBackend) -> Vec<String> {
         Read::Search { user: user("a"), query: "message".into(), conversation: None, limit: 100, cursor: None },
     ];
     for name in ["a", "b", "z", "m"] {
-        reads.push(Read::User { user: user(name), device: device("d") });
+        reads.push(Read::User { user: user(name), device: device("d"), recent_since: None });
         reads.push(Read::Unread { user: user(name) });
         reads.push(Read::Summaries { user: user(name), limit: 10, cursor: None });
     }
@@ -225,6 +229,8 @@ fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
             }
             bytes.truncate(end + 100);
             std::fs::write(&path, &bytes).unwrap();
+            // Of the last round's commits nobody was told.
+            std::fs::remove_file(elsewhere.path().join("corehub.acknowledged")).unwrap();
             match open_with(elsewhere.path(), Durability::Commit) {
                 Ok(mut backend) => {
                     cut += 1;
@@ -246,6 +252,27 @@ fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
         }
     }
     assert!(cut > 20 && refused > 10, "{cut} {refused}");
+}
+
+#[test]
+fn a_journal_that_lost_its_acknowledged_end_is_refused() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let conversation = private("a", "b");
+    let mut backend = open(folder.path());
+    fill(&mut backend, &conversation, 1, 9);
+    let earlier = journal(folder.path()).2;
+    fill(&mut backend, &conversation, 10, 10);
+    backend.tend();
+    copy(folder.path(), elsewhere.path());
+    drop(backend);
+    let (path, whole, end) = journal(elsewhere.path());
+    for length in [0, earlier / 3, earlier, earlier + 1, end - 1] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let fault = open_with(elsewhere.path(), Durability::Commit).err().expect("its end is missing").to_string();
+        assert!(fault.contains("0.jnl") && fault.contains("acknowledged"), "{length} of {end}: {fault}");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(contents(&mut open(elsewhere.path()), &conversation), Ok(expected(10)));
 }
 
 #[test]
@@ -390,6 +417,100 @@ fn a_newer_or_foreign_format_is_refused() {
     std::fs::write(&format, "corehub data format 1\n").unwrap();
     drop(open(folder.path()));
     assert_eq!(std::fs::read_to_string(&format).unwrap(), "corehub data format 2\n", "an older one is brought up to date");
+}
+
+fn bytes_in(folder: &Path) -> u64 {
+    let bytes = |entry: std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {
+        true => bytes_in(&entry.path()),
+        false => entry.metadata().unwrap().len(),
+    };
+    std::fs::read_dir(folder).unwrap().map(|entry| bytes(entry.unwrap())).sum()
+}
+
+/// Lets a backend whose rewriter looks at every call do all it has to.
+fn rest(backend: &mut EmbeddedBackend) {
+    let mut quiet = 0;
+    while quiet < 20 {
+        backend.tend();
+        quiet = if backend.rewriter.is_running() { 0 } else { quiet + 1 };
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_is_forgotten_leaves_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = folder.path().join("store").join("keyspaces");
+    let conversation = private("a", "b");
+    let mut settings = EmbeddedSettings::new(folder.path());
+    settings.write_buffer_bytes = 1 << 20;
+    let mut backend = EmbeddedBackend::open(settings).unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    for batch in 0..40 {
+        let write = |number: u64| match append(&conversation, batch * 500 + number) {
+            Write::Append(mut append) => {
+                let content: String = (0..600).map(|_| random.alphanumeric()).collect();
+                append.message.content = RawJson::string(&content);
+                Write::Append(append)
+            }
+            other => other,
+        };
+        assert!(commit(&mut backend, (1..=500).map(write).collect()).iter().all(Result::is_ok));
+    }
+    rest(&mut backend);
+    let before = bytes_in(&tables);
+    assert!(before > 20_000 * 600, "{before} bytes hold them all");
+    let mut pruned = 0;
+    while pruned < 19_000 {
+        pruned += backend.prune(Millis(1_000 + 19_001), 500).unwrap();
+    }
+    for _ in 0..40 {
+        backend.expire(Millis(1_000 + 19_001), 2_000).unwrap();
+    }
+    rest(&mut backend);
+    let after = bytes_in(&tables);
+    eprintln!("{before} bytes before, {after} after");
+    assert!(after < before / 5, "{before} bytes before, {after} after");
+    drop(backend);
+    let mut backend = open(folder.path());
+    assert_eq!(contents(&mut backend, &conversation).unwrap().len(), 1_000);
+    fill(&mut backend, &conversation, 20_001, 20_001);
+}
+
+#[test]
+fn an_end_does_not_wait_for_space_to_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let conversation = private("a", "b");
+    let mut backend = open(folder.path());
+    for batch in 0..10 {
+        let writes = (1..=1_000).map(|number| append(&conversation, batch * 1_000 + number)).collect();
+        assert!(commit(&mut backend, writes).iter().all(Result::is_ok));
+    }
+    while backend.prune(Millis(1_000 + 9_001), 1_000).unwrap() > 0 {}
+    while !backend.rewriter.is_running() {
+        backend.tend();
+    }
+    drop(backend);
+    assert_eq!(contents(&mut open(folder.path()), &conversation).unwrap().len(), 1_000);
+}
+
+#[test]
+fn a_damaged_message_holds_up_no_other_conversation() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (private("a", "b"), private("a", "c"));
+    let mut backend = open(folder.path());
+    fill(&mut backend, &one, 1, 5);
+    fill(&mut backend, &other, 6, 9);
+    {
+        let tables = backend.shared.tables.read().unwrap();
+        let tables = tables.as_ref().unwrap();
+        tables.keyspace(Space::Messages).insert(keys::message(1, Seq(3)), b"damaged").unwrap();
+    }
+    for _ in 0..3 {
+        backend.prune(Millis(9_000), 100).unwrap();
+    }
+    assert_eq!(contents(&mut backend, &other), Ok(vec![]));
+    assert!(contents(&mut backend, &one).is_err(), "what cannot be read is not thrown away");
 }
 
 #[test]

@@ -21,6 +21,7 @@ impl Draft<'_> {
                 let key = keys::device(&user, &device);
                 let value = codec::encode_numbers([at.0], &key);
                 self.put(Space::Devices, key, value);
+                self.know(&user)?;
                 self.deliver_all(&deliveries)?;
             }
             Write::Deliveries(deliveries) => self.deliver_all(&deliveries)?,
@@ -31,13 +32,34 @@ impl Draft<'_> {
                 let key = keys::last_seen(&user);
                 let value = codec::encode_numbers([at.0], &key);
                 self.put(Space::LastSeen, key, value);
+                self.know(&user)?;
+            }
+            Write::Know(users) => users.iter().try_for_each(|user| self.know(user))?,
+            Write::Note { name, text } => {
+                let key = keys::note(name.kind, &name.id);
+                match text {
+                    Some(text) => {
+                        let value = codec::encode_text(&text, &key);
+                        self.put(Space::Notes, key, value);
+                    }
+                    None => self.delete(Space::Notes, key),
+                }
             }
         }
         Ok(Answer::Done)
     }
 
+    /// Lists a user who is new.
+    fn know(&mut self, user: &UserId) -> Result<(), Trouble> {
+        let key = keys::user(user);
+        if self.get(Space::Users, &key)?.is_none() {
+            self.put(Space::Users, key, Vec::new());
+        }
+        Ok(())
+    }
+
     fn append(&mut self, append: Append) -> Result<Answer, Trouble> {
-        let Append { mut message, head, dedupe_since } = append;
+        let Append { mut message, head, dedupe_since, repeat_only } = append;
         let first_use = keys::first_use(&message, self.ledger.seed);
         if let Some(key) = &first_use
             && let Some(bytes) = self.get(Space::FirstUses, key)?
@@ -47,6 +69,9 @@ impl Draft<'_> {
                 let FirstUse { number, seq, message_id, created_at } = first;
                 return Ok(Answer::Duplicate { message_id, conversation: self.conversation_id(number)?, seq, created_at });
             }
+        }
+        if repeat_only {
+            return Ok(Answer::Done);
         }
         let conversation = self.conversation_or_new(&message.conversation, head)?;
         message.seq = conversation.head.next();
@@ -82,7 +107,10 @@ impl Draft<'_> {
     fn make_row(&mut self, user: &UserId, conversation: &ConversationId, number: u64, start_seq: Seq) -> Result<(), Trouble> {
         let row = match self.row(user, conversation)? {
             Some(row) => RowRecord { start_seq, ..row },
-            None => RowRecord { number, start_seq, read_seq: start_seq, delivered: Default::default() },
+            None => {
+                self.know(user)?;
+                RowRecord { number, start_seq, read_seq: start_seq, delivered: Default::default() }
+            }
         };
         self.set_row(user, conversation, Some(row));
         Ok(())

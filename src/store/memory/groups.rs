@@ -39,6 +39,14 @@ impl Groups {
         self.table.get_mut(group)
     }
 
+    /// Records by id, after `after`.
+    pub fn records(&self, after: Option<&GroupId>, limit: usize) -> Vec<Group> {
+        let mut found: Vec<&Group> = self.table.values().map(|members| &members.record).collect();
+        found.retain(|group| after.is_none_or(|after| group.id > *after));
+        found.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        found.into_iter().take(limit).cloned().collect()
+    }
+
     pub fn remove(&mut self, group: &GroupId) -> Option<Members> {
         self.table.remove(group)
     }

@@ -40,6 +40,16 @@ impl Log {
         self.messages.back()
     }
 
+    /// The last `seq` before all messages from `since` on.
+    pub fn before(&self, since: Millis) -> Seq {
+        let older = |message: &SharedMessage| message.created_at < since;
+        let count = match self.unordered {
+            true => self.messages.iter().take_while(|message| older(message)).count(),
+            false => self.messages.partition_point(older),
+        };
+        Seq(self.first_kept.0 + count as u64 - 1)
+    }
+
     /// The kept messages after `seq`.
     pub fn after(&self, seq: Seq) -> impl Iterator<Item = &SharedMessage> {
         self.messages.range(self.offset(seq.next())..)

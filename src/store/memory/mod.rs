@@ -8,6 +8,7 @@ mod lists;
 mod log;
 mod users;
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -17,7 +18,9 @@ use indexmap::IndexMap;
 
 use super::backend::{Backend, Outcome};
 use crate::types::record::{Delivery, SharedMessage, UserConversation};
-use crate::types::storage::{Answer, Append, GroupChange, GroupState, RangePage, RangeQuery, Read, StoreFault, UserState, Write};
+use crate::types::storage::{
+    Answer, Append, GroupChange, GroupState, NoteName, RangePage, RangeQuery, Read, StoreFault, UserState, Write,
+};
 use crate::types::{ConversationId, ConversationKind, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
 
 use duplicates::Duplicates;
@@ -36,8 +39,11 @@ pub struct MemoryBackend {
     duplicates: Duplicates,
     users: Users,
     groups: Groups,
+    notes: BTreeMap<NoteName, String>,
     /// The log at which pruning goes on.
     prune_at: usize,
+    /// First uses from before no longer count, whatever a write says.
+    first_uses_before: Option<Millis>,
 }
 
 impl MemoryBackend {
@@ -50,7 +56,9 @@ impl MemoryBackend {
             duplicates: Duplicates::new(hasher.clone()),
             users: Users::new(hasher.clone()),
             groups: Groups::new(hasher.clone()),
+            notes: BTreeMap::new(),
             prune_at: 0,
+            first_uses_before: None,
             hasher,
         }
     }
@@ -68,12 +76,22 @@ impl MemoryBackend {
             Write::Recall { conversation, seq, by } => self.recall(&conversation, seq, &by),
             Write::Hide { user, conversation, seq } => self.hide(&user, &conversation, seq),
             Write::LastSeen { user, at } => self.users.entry(&user).last_seen = Some(at),
+            Write::Know(users) => users.iter().for_each(|user| {
+                self.users.number(user);
+            }),
+            Write::Note { name, text: Some(text) } => {
+                self.notes.insert(name, text);
+            }
+            Write::Note { name, text: None } => {
+                self.notes.remove(&name);
+            }
         }
         Answer::Done
     }
 
     fn append(&mut self, append: Append) -> Answer {
-        let Append { mut message, dedupe_since, .. } = append;
+        let Append { mut message, dedupe_since, repeat_only, .. } = append;
+        let dedupe_since = self.first_uses_before.map_or(dedupe_since, |before| dedupe_since.min(before));
         if let Some(first) = self.duplicates.first_use(&message, dedupe_since) {
             return Answer::Duplicate {
                 message_id: first.id,
@@ -81,6 +99,9 @@ impl MemoryBackend {
                 seq: first.seq,
                 created_at: first.created_at,
             };
+        }
+        if repeat_only {
+            return Answer::Done;
         }
         let number = self.log_number(&message.conversation);
         let log = &mut self.logs[number as usize];
@@ -205,12 +226,17 @@ impl MemoryBackend {
         Some(Box::new(GroupState { group: members.record.clone(), members: members.listed(&self.users), head }))
     }
 
-    fn user(&self, user: &UserId, device: &DeviceId) -> UserState {
+    fn user(&self, user: &UserId, device: &DeviceId, recent_since: Option<Millis>) -> UserState {
         let Some(user) = self.users.user(user) else {
             return UserState { device_known: false, conversations: Vec::new(), last_seen: None };
         };
         let device = user.device(device);
-        let conversations = user.rows().iter().map(|row| self.row_of(row, device)).collect();
+        let mut conversations: Vec<UserConversation> = user.rows().iter().map(|row| self.row_of(row, device)).collect();
+        if let Some(since) = recent_since.filter(|_| device.is_none()) {
+            for (row, seen) in user.rows().iter().zip(&mut conversations) {
+                seen.recent_from = Some(self.logs[row.log as usize].before(since));
+            }
+        }
         UserState { device_known: device.is_some(), conversations, last_seen: user.last_seen }
     }
 
@@ -229,6 +255,7 @@ impl MemoryBackend {
             read_seq: row.read_seq,
             delivered_device: device.and_then(|device| row.delivered(device)),
             delivered_any: row.delivered_any(),
+            recent_from: None,
         }
     }
 
@@ -240,10 +267,31 @@ impl MemoryBackend {
         log.page(query, |seq| viewer.is_some_and(|viewer| viewer.hides(number as u32, seq)))
     }
 
+    /// Removes a log's oldest message when it is older than `before`. Returns whether it was.
+    fn prune_one(&mut self, log: usize, before: Millis) -> bool {
+        let Some(message) = self.logs[log].prune_one(before) else { return false };
+        let hash = self.hasher.hash_one(message.id);
+        if let Ok(known) = self.by_id.find_entry(hash, |(known, kept)| *known == hash && kept.id == message.id) {
+            known.remove();
+        }
+        true
+    }
+
     fn locate(&self, id: MessageId) -> Option<SharedMessage> {
         let hash = self.hasher.hash_one(id);
         let (_, message) = self.by_id.find(hash, |(known, message)| *known == hash && message.id == id)?;
         Some(message.clone())
+    }
+}
+
+#[cfg(test)]
+impl MemoryBackend {
+    /// Removes a conversation's oldest messages, whatever their age: for stories of what retention does.
+    pub fn prune_first(&mut self, conversation: &ConversationId, count: usize) {
+        let Some(number) = self.logs.get_index_of(conversation) else { return };
+        for _ in 0..count {
+            self.prune_one(number, Millis(u64::MAX));
+        }
     }
 }
 
@@ -256,7 +304,8 @@ impl Backend for MemoryBackend {
         Ok(match read {
             Read::Head { conversation } => Answer::Head(self.head(conversation)),
             Read::Group { group } => Answer::Group(self.group(group)),
-            Read::User { user, device } => Answer::User(Box::new(self.user(user, device))),
+            Read::User { user, device, recent_since } => Answer::User(Box::new(self.user(user, device, *recent_since))),
+            Read::Contacts { user, others } => Answer::Contacts(self.users.contacts(user, others)),
             Read::Row { user, device, conversation } => Answer::Row(self.row(user, device, conversation)),
             Read::Range(query) => Answer::Range(self.range(query)),
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)),
@@ -265,11 +314,24 @@ impl Backend for MemoryBackend {
             Read::Search { user, query, conversation, limit, cursor } => {
                 self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())
             }
+            Read::Users { after, limit } => Answer::Users(self.users.listed(after.as_ref(), *limit as usize)),
+            Read::UserCount => Answer::Count(self.users.count() as u64),
+            Read::Groups { after, limit } => Answer::Groups(self.groups.records(after.as_ref(), *limit as usize)),
+            Read::Notes { kind } => {
+                let of_kind = self.notes.iter().filter(|(name, _)| name.kind == *kind);
+                Answer::Notes(of_kind.map(|(name, text)| (name.id.clone(), text.clone())).collect())
+            }
             Read::LastSeen { users } => {
                 let last_seen = |user: &UserId| self.users.user(user).and_then(|user| user.last_seen);
                 Answer::LastSeen(users.iter().map(|user| (user.clone(), last_seen(user))).collect())
             }
         })
+    }
+
+    /// The next first use forgets those that no longer count; hidden marks are few and go with the process.
+    fn expire(&mut self, first_uses_before: Millis, _: usize) -> Result<usize, StoreFault> {
+        self.first_uses_before = Some(first_uses_before);
+        Ok(0)
     }
 
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
@@ -279,12 +341,8 @@ impl Backend for MemoryBackend {
                 self.prune_at = 0;
             }
             while pruned < messages_max {
-                let Some(message) = self.logs[self.prune_at].prune_one(before) else {
+                if !self.prune_one(self.prune_at, before) {
                     break;
-                };
-                let hash = self.hasher.hash_one(message.id);
-                if let Ok(known) = self.by_id.find_entry(hash, |(known, kept)| *known == hash && kept.id == message.id) {
-                    known.remove();
                 }
                 pruned += 1;
             }

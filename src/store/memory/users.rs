@@ -44,8 +44,25 @@ impl Users {
         self.table.get(user)
     }
 
+    /// Who of `others` has a row of a log that `user` has one of as well.
+    pub fn contacts(&self, user: &UserId, others: &[UserId]) -> Vec<UserId> {
+        let Some(user) = self.user(user) else { return Vec::new() };
+        let shares = |other: &User| other.rows.iter().any(|row| user.place(row.log).is_ok());
+        others.iter().filter(|other| self.user(other).is_some_and(shares)).cloned().collect()
+    }
+
     pub fn user_mut(&mut self, user: &UserId) -> Option<&mut User> {
         self.table.get_mut(user)
+    }
+
+    /// Users after `after` in the order of their numbers.
+    pub fn listed(&self, after: Option<&UserId>, limit: usize) -> Vec<UserId> {
+        let from = after.and_then(|after| self.table.get_index_of(after)).map_or(0, |index| index + 1);
+        self.table.keys().skip(from).take(limit).cloned().collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.table.len()
     }
 
     /// The user, made now when they are new.

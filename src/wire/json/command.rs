@@ -154,7 +154,7 @@ fn history(data: Field<'_, '_>) -> Result<Command, Fault> {
 }
 
 /// Moves the bound that the walk is approaching: `b<seq>` leads to older messages, `a<seq>` to newer ones.
-fn continue_history(query: &mut HistoryQuery, cursor: &str) -> Option<()> {
+pub fn continue_history(query: &mut HistoryQuery, cursor: &str) -> Option<()> {
     let (direction, digits) = cursor.split_at_checked(1)?;
     if digits.is_empty() || digits.len() > 19 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -35,6 +35,20 @@ impl JsonEncoder {
         String::from_utf8(out).expect("the encoder writes UTF-8 only")
     }
 
+    /// The JSON text of a push's data alone: what a list or an entry is to those who do not speak in envelopes.
+    pub fn data(&self, push: &Push) -> String {
+        let mut out = Vec::new();
+        write_data(&mut out, push);
+        String::from_utf8(out).expect("the encoder writes UTF-8 only")
+    }
+
+    /// The JSON text of one user's presence alone.
+    pub fn presence(&self, entry: &PresenceEntry) -> String {
+        let mut out = Vec::new();
+        write_presence(&mut out, entry);
+        String::from_utf8(out).expect("the encoder writes UTF-8 only")
+    }
+
     /// Writes a payload behind room for its header, puts the header right before it, and hands out the whole.
     fn frame<T>(&self, opcode: OpCode, write: impl FnOnce(&mut Vec<u8>), finish: impl FnOnce(&[u8]) -> T) -> T {
         let mut scratch = self.scratch.borrow_mut();

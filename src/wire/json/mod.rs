@@ -16,6 +16,7 @@ mod decode_tests;
 #[cfg(test)]
 mod encode_tests;
 
+pub use command::continue_history;
 pub use decode::{DecodeFault, Scratch, decode};
 pub use encode::JsonEncoder;
 pub use text::write_string;

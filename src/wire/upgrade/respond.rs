@@ -39,6 +39,11 @@ impl Refusal {
         Refusal::new(503, "OVERLOADED", message).retry_after(retry_after_ms)
     }
 
+    /// 503 `DRAINING`: the node is not ready yet or about to stop; `Retry-After` in whole seconds, at least 1.
+    pub fn draining(message: impl Into<Cow<'static, str>>, retry_after_ms: u64) -> Refusal {
+        Refusal::new(503, "DRAINING", message).retry_after(retry_after_ms)
+    }
+
     /// 429 `RATE_LIMITED`: this address has had its share; `Retry-After` in whole seconds, at least 1.
     pub fn too_many(message: impl Into<Cow<'static, str>>, retry_after_ms: u64) -> Refusal {
         Refusal::new(429, "RATE_LIMITED", message).retry_after(retry_after_ms)

@@ -5,6 +5,7 @@ mod envelope;
 mod frames;
 mod handshake;
 mod load;
+mod rest;
 mod tokens;
 
 use serde_json::Value;

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use fjall::{PersistMode, Slice};
 
-use super::super::codec::{ConversationRecord, FirstUse, decode_numbers, decode_outline};
+use super::super::codec::{ConversationRecord, FirstUse, decode_numbers, decode_outline, decode_text};
 use super::super::keys;
 use super::super::tables::{Look, Space, Trouble, View};
 use super::{Workbench, guarded};
-use crate::types::{ConversationId, MessageId, Seq};
+use crate::types::{ConversationId, MessageId, Seq, UserId};
 
 /// What a check has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct CheckCounts {
     pub devices: u64,
     pub hidden: u64,
     pub last_seen: u64,
+    pub users: u64,
+    pub notes: u64,
 }
 
 impl Workbench {
@@ -48,7 +50,7 @@ impl Workbench {
             told_uses: HashSet::new(),
             named: HashMap::new(),
         };
-        let passes: [(&str, Pass<'_>); 9] = [
+        let passes: [(&str, Pass<'_>); 11] = [
             ("conversations", Check::conversations),
             ("messages", Check::logs),
             ("ids", Check::message_ids),
@@ -58,6 +60,8 @@ impl Workbench {
             ("devices", Check::devices),
             ("hidden messages", Check::hidden),
             ("last seen", Check::last_seen),
+            ("users", Check::users),
+            ("notes", Check::notes),
         ];
         for (table, pass) in passes {
             // Each pass sees what the one before has mended.
@@ -212,7 +216,7 @@ impl Check<'_> {
         let key = keys::message(number, seq);
         let Some(bytes) = view.get(Space::Messages, &key)? else { return Ok(None) };
         // The id needs no conversation.
-        Ok(decode_outline(&key, &bytes, &ConversationId::system(&system_user()), seq).ok().map(|message| message.id))
+        Ok(decode_outline(&key, &bytes, &ConversationId::system(&nobody()), seq).ok().map(|message| message.id))
     }
 
     fn devices(&mut self, view: &View<'_>) -> Result<(), Trouble> {
@@ -224,6 +228,30 @@ impl Check<'_> {
     fn last_seen(&mut self, view: &View<'_>) -> Result<(), Trouble> {
         let count = self.times(view, Space::LastSeen, b"l")?;
         self.report.counts.last_seen = count;
+        Ok(())
+    }
+
+    fn users(&mut self, view: &View<'_>) -> Result<(), Trouble> {
+        for guard in view.prefix(Space::Users, keys::users()) {
+            let key = guard.key()?;
+            self.report.counts.users += 1;
+            if keys::first_id(&key, true).is_none_or(|id| UserId::new(id).is_err()) {
+                self.fault("a listed user's key is no id (repair: it is removed)".to_owned(), &[(Space::Users, key, None)]);
+            }
+        }
+        Ok(())
+    }
+
+    fn notes(&mut self, view: &View<'_>) -> Result<(), Trouble> {
+        for guard in view.prefix(Space::Notes, Slice::from(Space::Notes.prefix())) {
+            let (key, bytes) = guard.into_inner()?;
+            self.report.counts.notes += 1;
+            if decode_text(&key, &bytes).is_err() {
+                let name = String::from_utf8_lossy(&key[1..]).replace('\0', " ");
+                let told = format!("note {name}: damaged (repair: it is removed; if it revoked tokens, revoke them again)");
+                self.fault(told, &[(Space::Notes, key, None)]);
+            }
+        }
         Ok(())
     }
 
@@ -260,8 +288,8 @@ impl Check<'_> {
     }
 }
 
-fn system_user() -> crate::types::UserId {
-    crate::types::UserId::new("-").expect("a dash is an id")
+fn nobody() -> UserId {
+    UserId::new("-").expect("a dash is an id")
 }
 
 pub const NO_MEND: [Mend; 0] = [];

@@ -9,7 +9,8 @@ use super::super::codec::{self, Damaged, GroupRecord, RowRecord};
 use super::super::keys;
 use super::super::tables::{Look, Space, Trouble, View};
 use super::lines::{
-    ConversationLine, DeviceLine, EXPORT_VERSION, GroupLine, HiddenLine, LastSeenLine, Line, MemberLine, MessageLine, RowLine,
+    ConversationLine, DeviceLine, EXPORT_VERSION, GroupLine, HiddenLine, LastSeenLine, Line, MemberLine, MessageLine, NoteLine,
+    RowLine,
 };
 use super::{Workbench, guarded};
 use crate::types::{ConversationId, Seq};
@@ -57,6 +58,8 @@ impl Export<'_> {
         self.each(Space::Devices, Export::device)?;
         self.hidden()?;
         self.each(Space::LastSeen, Export::last_seen)?;
+        self.each(Space::Users, Export::user)?;
+        self.each(Space::Notes, Export::note)?;
         self.line(&Line::End(self.lines))
     }
 
@@ -144,6 +147,18 @@ impl Export<'_> {
         let user = text(key.get(1..)).ok_or(Damaged).map_err(place())?.to_owned();
         let [at] = codec::decode_numbers(key, bytes).map_err(place())?;
         self.line(&Line::LastSeen(LastSeenLine { user, at }))
+    }
+
+    fn user(&mut self, key: &Slice, _: &Slice) -> Result<(), Trouble> {
+        let user = text(key.get(1..)).ok_or(Damaged).map_err(Trouble::at(Space::Users, "a key"))?;
+        self.line(&Line::User(user.to_owned()))
+    }
+
+    fn note(&mut self, key: &Slice, bytes: &Slice) -> Result<(), Trouble> {
+        let place = || Trouble::at(Space::Notes, String::from_utf8_lossy(key).replace('\0', " "));
+        let names = text(key.get(1..)).and_then(|text| text.split_once('\0')).ok_or(Damaged).map_err(place())?;
+        let text = codec::decode_text(key, bytes).map_err(place())?;
+        self.line(&Line::Note(NoteLine { kind: names.0.to_owned(), id: names.1.to_owned(), text }))
     }
 
     /// By conversation id, since numbers are not kept by an import.

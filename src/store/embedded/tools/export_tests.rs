@@ -45,7 +45,7 @@ fn everything_comes_back_equal() {
     let mut again = message(&private("a", "b"), Some("a"), Some("40"), 2_000);
     again.id = MessageId(5_000);
     let mut outcomes = Vec::new();
-    let append = Append { message: again, head: None, dedupe_since: Millis(0) };
+    let append = Append { message: again, head: None, dedupe_since: Millis(0), repeat_only: false };
     backend.commit(&mut vec![Write::Append(Box::new(append))], &mut outcomes);
     assert!(format!("{outcomes:?}").contains("Duplicate"), "{outcomes:?}");
 }
@@ -117,13 +117,13 @@ fn content_keeps_its_spelling() {
         let mut draft = message(&private("a", "b"), Some("a"), None, at as u64);
         draft.id = MessageId(at as u128 + 1);
         draft.content = RawJson::from_validated(body);
-        let append = Append { message: draft, head: None, dedupe_since: Millis(0) };
+        let append = Append { message: draft, head: None, dedupe_since: Millis(0), repeat_only: false };
         backend.commit(&mut vec![Write::Append(Box::new(append))], &mut Vec::new());
     }
     let before = everything(&mut backend);
     drop(backend);
     let text = export(folder.path());
-    assert_eq!(text.lines().count(), bodies.len() + 5, "one line each: {text}");
+    assert_eq!(text.lines().count(), bodies.len() + 7, "one line each: {text}");
     let to = other.path().join("data");
     import_text(&to, &text).unwrap();
     assert_eq!((export(&to), everything(&mut open(&to))), (text, before));
@@ -159,7 +159,7 @@ fn any_write() -> impl Strategy<Value = Write> {
                 }
                 _ => {}
             }
-            Write::Append(Box::new(Append { message, head: None, dedupe_since: Millis(1_020) }))
+            Write::Append(Box::new(Append { message, head: None, dedupe_since: Millis(1_020), repeat_only: false }))
         },
     );
     let change =

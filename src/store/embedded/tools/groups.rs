@@ -144,6 +144,10 @@ impl Check<'_> {
                 );
                 continue;
             };
+            if view.get(Space::Users, &keys::user(&user))?.is_none() {
+                let mend = (Space::Users, keys::user(&user), Some(Vec::new()));
+                self.fault(format!("user {user} is not listed (repair: listed)"), &[mend]);
+            }
             let (told, row) = (format!("row of {user} in {id}"), RowRecord::decode(&key, &bytes).ok());
             let start = match id.kind() {
                 ConversationKind::Private(one, other) => (user == one || user == other).then_some(Seq::NONE),

@@ -14,7 +14,7 @@ use super::super::tables::{Look, Space, Trouble};
 use super::super::{EmbeddedSettings, StoreOpenFault, keys};
 use super::Workbench;
 use super::lines::{
-    ConversationLine, EXPORT_VERSION, GroupLine, HiddenLine, Line, MemberLine, MessageLine, RowLine, conversation, user,
+    ConversationLine, EXPORT_VERSION, GroupLine, HiddenLine, Line, MemberLine, MessageLine, NoteLine, RowLine, conversation, user,
 };
 use crate::types::record::{Group, Member, Role};
 use crate::types::{ConversationId, DeviceId, GroupId, Millis, Seq};
@@ -156,7 +156,7 @@ impl Import<'_> {
             Line::Conversation(_) | Line::Message(_) => 1,
             Line::Group(_) | Line::Member(_) => 2,
             Line::Row(_) => 3,
-            Line::Device(_) | Line::Hidden(_) | Line::LastSeen(_) => 4,
+            Line::Device(_) | Line::Hidden(_) | Line::LastSeen(_) | Line::User(_) | Line::Note(_) => 4,
             Line::End(_) => 5,
         };
         if section < self.section {
@@ -183,6 +183,15 @@ impl Import<'_> {
             }
             Line::Hidden(line) => self.hidden(&line),
             Line::LastSeen(line) => self.time(Space::LastSeen, keys::last_seen(&user(&line.user)?), line.at),
+            Line::User(id) => self.put_new(Space::Users, keys::user(&user(&id)?), Vec::new()),
+            Line::Note(NoteLine { kind, id, text }) => {
+                if kind.contains('\0') || id.contains('\0') {
+                    return Err("a note's names hold no zero byte".into());
+                }
+                let key = keys::note(&kind, &id);
+                let value = codec::encode_text(&text, &key);
+                self.put_new(Space::Notes, key, value)
+            }
             Line::End(lines) if lines + 1 != self.line => {
                 Err(format!("{lines} lines should be before it, but {} are", self.line - 1).into())
             }

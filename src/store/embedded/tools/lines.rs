@@ -9,7 +9,8 @@ use crate::types::record::{Mentions, Message, MessageExtra, MessageKind, Message
 use crate::types::{ConversationId, MessageId, Millis, RequestId, Seq, SessionId, UserId};
 
 /// One line. Their order: `corehub_export`; conversations by id, each followed by its messages by `seq`; groups by id, each
-/// followed by its members in order of joining; rows, devices, hidden marks, last seen, each by user; `end`.
+/// followed by its members in order of joining; rows, devices, hidden marks, last seen, each by user; users; notes;
+/// `end`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
@@ -23,6 +24,9 @@ pub enum Line {
     Device(DeviceLine),
     Hidden(HiddenLine),
     LastSeen(LastSeenLine),
+    /// Somebody who has been here.
+    User(String),
+    Note(NoteLine),
     /// The last one, with how many were before it.
     End(u64),
 }
@@ -132,6 +136,15 @@ pub struct HiddenLine {
 pub struct LastSeenLine {
     pub user: String,
     pub at: u64,
+}
+
+/// What the server itself keeps, such as revoked tokens.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoteLine {
+    pub kind: String,
+    pub id: String,
+    pub text: String,
 }
 
 impl Body {

@@ -21,11 +21,11 @@ use std::sync::atomic::AtomicU64;
 
 use fjall::{OwnedWriteBatch, PersistMode};
 
-use super::journal::Keep;
+use super::journal::{self, Keep};
 use super::keyring::Keyring;
 use super::open::Folder;
 use super::tables::{Tables, Trouble};
-use super::{EmbeddedSettings, StoreOpenFault, open_tables, seed};
+use super::{EmbeddedSettings, StoreOpenFault, know_users, open_tables, seed};
 
 pub use check::CheckReport;
 pub use export::ExportFault;
@@ -57,8 +57,15 @@ impl Workbench {
 
     fn take(folder: Folder, settings: &EmbeddedSettings, keyring: &Arc<Keyring>) -> Result<Workbench, StoreOpenFault> {
         let first_uses_since = Arc::new(AtomicU64::new(0));
-        let (tables, _) = open_tables(&folder, settings, keyring, &first_uses_since, Keep::All)?;
-        let seed = seed(&tables).map_err(|trouble| StoreOpenFault::trouble(&folder.database(), &trouble))?;
+        let acknowledged = folder.acknowledged()?.commit();
+        let (tables, mark) = open_tables(&folder, settings, keyring, &first_uses_since, Keep::All { acknowledged })?;
+        if mark.number < acknowledged {
+            let fault = journal::ends_early(&folder.database(), mark.number, acknowledged);
+            return Err(StoreOpenFault::Journal { fault });
+        }
+        let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
+        let seed = seed(&tables).map_err(trouble)?;
+        know_users(&tables).map_err(trouble)?;
         Ok(Workbench { path: settings.path.clone(), tables, seed, folder })
     }
 
