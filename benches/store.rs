@@ -38,11 +38,15 @@ fn main() {
         println!("{batch:>6} {made:>10} {rate:>10.0} {:>10} {:>10} {:>10} {rss:>8}", at(0.5), at(0.99), at(1.0));
         if batch == 1_024 {
             reads(&mut backend);
+            let mut writes: Vec<Write> = (0..BUSY_CONVERSATIONS).map(|number| bench.append_to_busy(number)).collect();
+            backend.commit(&mut writes, &mut outcomes);
             let begun = Instant::now();
             drop(backend);
             let closed = begun.elapsed();
-            drop(EmbeddedBackend::open(EmbeddedSettings::new(folder.path())).expect("just closed"));
-            println!("{:>10.1} ms to close, {:.1} ms to open and close", millis(closed), millis(begun.elapsed() - closed));
+            let mut backend = EmbeddedBackend::open(EmbeddedSettings::new(folder.path())).expect("just closed");
+            let opened = begun.elapsed() - closed;
+            println!("{:>10.1} ms to close, {:.1} ms to open", millis(closed), millis(opened));
+            busy_user(&mut backend);
         }
     }
 }
@@ -75,6 +79,16 @@ fn reads(backend: &mut EmbeddedBackend) {
     measure("unread counts", &|place| Read::Unread { user: user(place) });
 }
 
+/// A user with very many conversations, before the store remembers where their logs end and after.
+fn busy_user(backend: &mut EmbeddedBackend) {
+    let read = Read::User { user: user(BUSY), device: DeviceId::unnamed(), recent_since: None };
+    for when in ["for the first time", "again"] {
+        let begun = Instant::now();
+        assert!(matches!(backend.read(&read), Ok(Answer::User(state)) if state.conversations.len() == BUSY_CONVERSATIONS));
+        println!("{:>10} µs: a user of {BUSY_CONVERSATIONS} conversations, {when}", micros(begun.elapsed()));
+    }
+}
+
 struct Bench {
     made: usize,
     heads: Vec<u64>,
@@ -84,9 +98,17 @@ impl Bench {
     /// The next private message of 100 bytes, in one of [`CONVERSATIONS`] conversations.
     fn append(&mut self) -> Write {
         let place = (self.made.wrapping_mul(2_654_435_761)) % CONVERSATIONS;
-        let (one, other) = (user(place), user(place + 1));
         let head = Some(Seq(self.heads[place]));
         self.heads[place] += 1;
+        self.message(user(place), user(place + 1), head)
+    }
+
+    /// The first message to the user with very many conversations from another one.
+    fn append_to_busy(&mut self, number: usize) -> Write {
+        self.message(user(number), user(BUSY), Some(Seq::NONE))
+    }
+
+    fn message(&mut self, one: UserId, other: UserId, head: Option<Seq>) -> Write {
         self.made += 1;
         let at = 1_734_567_890_000 + self.made as u64 / 50;
         let random = (self.made as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
@@ -125,4 +147,6 @@ fn resident_mib() -> u64 {
 }
 
 const CONVERSATIONS: usize = 10_000;
+const BUSY: usize = 900_000;
+const BUSY_CONVERSATIONS: usize = 1_000;
 const READS: usize = 5_000;

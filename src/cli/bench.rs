@@ -1,6 +1,9 @@
 //! `corehub bench`: load generator scenarios on the command line. Owns arguments and output; `loadgen` measures.
 
-use crate::loadgen::options::{FanoutOptions, IdleOptions, PrivateOptions, StalledOptions};
+use crate::loadgen::options::{
+    BehindOptions, DurableOptions, FanoutOptions, GroupsOptions, HistoryOptions, IdleOptions, PrivateOptions, StalledOptions,
+    StartupOptions,
+};
 use crate::loadgen::report::Report;
 use crate::loadgen::{BenchError, BenchResult, ceiling, ceiling_send, scenario};
 
@@ -25,6 +28,16 @@ enum Scenario {
     Private(PrivateOptions),
     /// A member of a busy group stops reading: memory, latency of the others, catching up
     Stalled(StalledOptions),
+    /// Messages that are on disk before their ack leaves: how many a second, and how long an ack takes at half of that
+    Durable(DurableOptions),
+    /// A device many messages behind reads slowly: order, the server's memory, the others' latency
+    Behind(BehindOptions),
+    /// Pages of a very long conversation, and search in it
+    History(HistoryOptions),
+    /// Start with much in the data folder: time until ready, memory
+    Startup(StartupOptions),
+    /// Messages to groups of all sizes whose members are away: processor time and disk per message
+    Groups(GroupsOptions),
     /// The bare loop behind `fanout --with-ceiling`
     #[command(hide = true)]
     CeilingSend(CeilingOptions),
@@ -46,6 +59,11 @@ pub fn bench(arguments: &BenchArguments) -> anyhow::Result<Exit> {
         Scenario::Fanout(options) => (scenario::fanout::run(options), &options.common),
         Scenario::Private(options) => (scenario::private::run(options), &options.common),
         Scenario::Stalled(options) => (scenario::stalled::run(options), &options.common),
+        Scenario::Durable(options) => (scenario::durable::run(options), &options.common),
+        Scenario::Behind(options) => (scenario::behind::run(options), &options.common),
+        Scenario::History(options) => (scenario::history::run(options), &options.common),
+        Scenario::Startup(options) => (scenario::startup::run(options), &options.common),
+        Scenario::Groups(options) => (scenario::groups::run(options), &options.common),
         Scenario::CeilingSend(options) => return bare(ceiling_send::run(options.connections)),
         Scenario::CeilingEcho(options) => return bare(ceiling::run(options.connections)),
     };

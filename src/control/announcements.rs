@@ -2,8 +2,8 @@
 //! number of users a second, whatever waits, so that nobody else is delayed. Lives on the control thread.
 //!
 //! An announcement is recorded first, as a note; how far it has got is a second note that follows every batch. Whatever ends the
-//! process, the next start goes on behind the last batch that is known to be done, and of the users of an unfinished one those who
-//! have it already are found by its name, which is the client id of every one of its notifications.
+//! process, the next start goes on behind the last batch that is known to be done, and of the users of an unfinished one those
+//! who have it already are found by its name, which is the client id of every one of its notifications.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -16,9 +16,9 @@ pub(super) fn document() -> Value {
         "info": {
             "title": "corehub admin API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Lists answer `has_more`; `next` goes back in as `cursor`. Times are Unix milliseconds. Identifiers are \
-                1 to 128 bytes of UTF-8 without control characters, percent-encoded in paths. Bodies are at most 1 MiB; unknown \
-                members in them are refused. What is refused with 503 carries `Retry-After`.",
+            "description": "Lists answer `has_more`; `next` goes back in as `cursor`. Times are Unix milliseconds. Identifiers \
+                are 1 to 128 bytes of UTF-8 without control characters, percent-encoded in paths. Bodies are at most 1 MiB; \
+                unknown members in them are refused. What is refused with 503 carries `Retry-After`.",
         },
         "security": [{"key": []}, {"bearer": []}],
         "paths": paths,
@@ -33,7 +33,8 @@ pub(super) fn document() -> Value {
                 }))})),
                 "Message": object(json!({
                     "message_id": text(), "conversation_id": text(), "seq": integer(), "sender_id": text(), "to_user_id": text(),
-                    "group_id": text(), "msg_type": text(), "kind": text(), "content": content(), "mentions": {}, "reply_to": text(),
+                    "group_id": text(), "msg_type": text(), "kind": text(), "content": content(), "mentions": {},
+                    "reply_to": text(),
                     "loss_time": integer(), "ext": {"type": "object"}, "recalled": {"type": "boolean"}, "created_at": integer(),
                     "client_message_id": text(),
                 })),
@@ -85,7 +86,10 @@ fn sessions() -> Value {
                 "Revoke one token, or a user's earlier ones: their connections close (4009), now and after a restart",
                 json!({"until": {"type": "integer", "description": "when it is forgotten (auth.token_life)"}}), &[], "200",
             ),
-            json!({"jti": text(), "user_id": text(), "issued_before": {"type": "integer", "description": "now when left out"}}), &[],
+            json!({
+                "jti": text(), "user_id": text(), "issued_before": {"type": "integer", "description": "now when left out"},
+            }),
+            &[],
         )},
     })
 }
@@ -112,7 +116,7 @@ fn messages() -> Value {
             }),
             &["content"],
         )},
-        "/v1/announcements": {"get": operation("How far announcements have got, the newest first", list("announcements", object(json!({
+        "/v1/announcements": {"get": operation("How far announcements have got", list("announcements", object(json!({
             "message_id": text(), "created_at": integer(), "recipients": integer(),
             "told": {"type": "integer", "description": "users it has been written to"},
             "done": {"type": "boolean"},
@@ -178,15 +182,22 @@ fn groups() -> Value {
             "get": operation("Members, by user id", list("members", object(json!({
                 "user_id": text(), "role": {"enum": ["member", "admin", "owner"]}, "joined_at": integer(),
             }))), &paged(&[path("id")]), "200"),
-            "post": with_body(operation("Add members; who is one stays as they are", named(), &[path("id")], "200"), users(), &["user_ids"]),
+            "post": with_body(
+                operation("Add members; who is one stays as they are", named(), &[path("id")], "200"),
+                users(), &["user_ids"],
+            ),
             "delete": with_body(
-                operation("Remove members; with the last one goes the group", named(), &[path("id")], "200"), users(), &["user_ids"],
+                operation("Remove members; with the last one goes the group", named(), &[path("id")], "200"),
+                users(), &["user_ids"],
             ),
         },
         "/v1/groups/{id}/members/{user}": {
             "put": with_body(
                 operation("Make somebody a member, or change their role", named(), &[path("id"), path("user")], "200"),
-                json!({"role": {"enum": ["member", "admin", "owner"], "description": "owner: the former one becomes an admin"}}), &[],
+                json!({
+                    "role": {"enum": ["member", "admin", "owner"], "description": "owner: the former one becomes an admin"},
+                }),
+                &[],
             ),
             "delete": operation("Remove one member", named(), &[path("id"), path("user")], "200"),
         },

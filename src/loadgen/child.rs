@@ -17,6 +17,11 @@ pub struct SpawnedServer {
     pub address: SocketAddr,
     pub process: Process,
     pub secret: String,
+    /// The data folder.
+    pub path: PathBuf,
+    /// From the start of the process until `/ready` answered 200.
+    pub ready_after: Duration,
+    admin: SocketAddr,
     child: Child,
     /// Present when the folder is ours to remove.
     _folder: Option<TemporaryFolder>,
@@ -59,27 +64,48 @@ impl SpawnedServer {
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
         interrupt::install()?;
+        let begun = Instant::now();
         let child = spawn_on(command, order.cpus)?;
         interrupt::remember(child.id(), folder.as_ref().map(|folder| folder.0.clone()));
         let process = Process::new(child.id())?;
-        let mut server = SpawnedServer { address, process, secret, child, _folder: folder };
-        server.wait_until_ready(admin, &log)?;
+        let ready_after = Duration::ZERO;
+        let mut server = SpawnedServer { address, process, secret, path, ready_after, admin, child, _folder: folder };
+        server.wait_until_ready(&log)?;
+        server.ready_after = begun.elapsed();
         Ok(server)
     }
 
-    fn wait_until_ready(&mut self, admin: SocketAddr, log: &Path) -> BenchResult<()> {
+    /// Sum of a metric over its labels, as `/metrics` says it; None when it does not.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let answer = ask(self.admin, "/metrics").ok()?;
+        let values = answer.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let labels = rest.starts_with('{').then(|| rest.find('}')).flatten().map_or(0, |end| end + 1);
+            rest[labels..].strip_prefix(' ')?.split(' ').next()?.parse::<f64>().ok()
+        });
+        values.reduce(|sum, value| sum + value)
+    }
+
+    /// Ends it as a power cut would end its process: without a chance to tidy up.
+    pub fn kill(mut self) {
+        // Fails when it has ended already; then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn wait_until_ready(&mut self, log: &Path) -> BenchResult<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(BenchError::Server(format!("the server ended with {status}:\n{}", tail(log))));
             }
-            if ready(admin) {
+            if ready(self.admin) {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 return Err(BenchError::Server(format!("the server was not ready within {READY_WITHIN:?}:\n{}", tail(log))));
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(READY_POLL);
         }
     }
 }
@@ -176,15 +202,17 @@ fn spawn_on(mut command: Command, cpus: &Cpus) -> BenchResult<Child> {
 }
 
 fn ready(admin: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(stream, "GET /ready HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.take(4_096).read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    ask(admin, "/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// The whole answer of the admin port, head and body.
+fn ask(admin: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn tail(log: &Path) -> String {
@@ -197,10 +225,11 @@ fn random_text(length: usize) -> String {
     (0..length).map(|_| fastrand::alphanumeric()).collect()
 }
 
-struct TemporaryFolder(PathBuf);
+/// A folder that goes with this value.
+pub struct TemporaryFolder(pub PathBuf);
 
 impl TemporaryFolder {
-    fn new() -> BenchResult<TemporaryFolder> {
+    pub fn new() -> BenchResult<TemporaryFolder> {
         let path = std::env::temp_dir().join(format!("corehub-bench-{}-{}", std::process::id(), random_text(6)));
         std::fs::create_dir(&path).map_err(BenchError::io(format!("make {}", path.display())))?;
         Ok(TemporaryFolder(path))
@@ -216,5 +245,7 @@ impl Drop for TemporaryFolder {
 
 const SECRET_VARIABLE: &str = "COREHUB_AUTH__HMAC_SECRET";
 const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_POLL: Duration = Duration::from_millis(2);
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 const LOG_LINES_SHOWN: usize = 20;

@@ -142,6 +142,11 @@ impl Names {
     }
 }
 
+/// The text behind `name`, which stands as `"member":"` does, up to the next quote.
+pub fn text_after<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.split_once(name)?.1.split('"').next()
+}
+
 /// Where a measured message goes, by index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {

@@ -163,3 +163,134 @@ pub struct StalledOptions {
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     pub catch_up: f64,
 }
+
+/// `bench durable`
+#[derive(Clone, Debug, clap::Args)]
+pub struct DurableOptions {
+    #[command(flatten)]
+    pub common: Common,
+    /// Connections, in pairs that write to each other
+    #[arg(long, value_name = "COUNT", default_value_t = 200)]
+    pub connections: usize,
+    /// Messages each client keeps on their way while saturation is sought
+    #[arg(long, value_name = "COUNT", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub outstanding: u32,
+    /// Bytes of content of a message
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    pub size: usize,
+    /// Rate of the second half of the run [default: half of what saturation was]
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<f64>,
+    /// Measured seconds of one round
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    pub seconds: f64,
+    /// Seconds of load before measuring begins, in each round
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    pub warmup: f64,
+    /// Rounds; figures are medians over them
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    pub rounds: usize,
+}
+
+/// `bench behind`
+#[derive(Clone, Debug, clap::Args)]
+pub struct BehindOptions {
+    #[command(flatten)]
+    pub common: Common,
+    /// Messages the device is behind
+    #[arg(long, value_name = "COUNT", default_value_t = 50_000)]
+    pub messages: usize,
+    /// Conversations over which they are spread
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    pub conversations: usize,
+    /// Pace at which the device reads, in bits per second
+    #[arg(long, value_name = "BITS", default_value_t = 1_000_000.0)]
+    pub pace: f64,
+    /// Receive buffer of the device
+    #[arg(long, value_name = "BYTES", default_value_t = 4_096)]
+    pub receive_buffer: usize,
+    /// The device confirms what it gets
+    #[arg(long)]
+    pub acks: bool,
+    /// Messages per second to the device meanwhile
+    #[arg(long, value_name = "RATE", default_value_t = 20.0)]
+    pub live: f64,
+    /// Other connections, in pairs that write to each other
+    #[arg(long, value_name = "COUNT", default_value_t = 200)]
+    pub others: usize,
+    /// Messages per second among the others
+    #[arg(long, value_name = "RATE", default_value_t = 2_000.0)]
+    pub rate: f64,
+    /// Bytes of content of a message
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    pub size: usize,
+    /// Seconds of one window of the others' latency
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub seconds: f64,
+    /// Seconds within which the device must have everything
+    #[arg(long, value_name = "SECONDS", default_value_t = 240.0)]
+    pub catch_up: f64,
+}
+
+/// `bench history`
+#[derive(Clone, Debug, clap::Args)]
+pub struct HistoryOptions {
+    #[command(flatten)]
+    pub common: Common,
+    /// Messages of the conversation
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
+    pub messages: u64,
+    /// Messages of a page
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    pub limit: u32,
+    /// Pages asked for in each place, one after the other
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    pub requests: u64,
+    /// Searches of each kind
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub searches: u64,
+}
+
+/// `bench startup`
+#[derive(Clone, Debug, clap::Args)]
+pub struct StartupOptions {
+    #[command(flatten)]
+    pub common: Common,
+    /// Messages in the folder
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
+    pub messages: u64,
+    /// Conversations over which they are spread
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    pub conversations: u64,
+    /// Conversations of the one user who has many
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    pub busy_user: u64,
+    /// Starts of each kind
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    pub rounds: usize,
+}
+
+/// `bench groups`
+#[derive(Clone, Debug, clap::Args)]
+pub struct GroupsOptions {
+    #[command(flatten)]
+    pub common: Common,
+    /// Groups of the usual size
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    pub groups: usize,
+    /// Members of each of them
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    pub group_size: usize,
+    /// Members of the large group
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    pub large: usize,
+    /// Messages of one round, to each kind of group
+    #[arg(long, value_name = "COUNT", default_value_t = 20_000)]
+    pub messages: usize,
+    /// Bytes of content of a message
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    pub size: usize,
+    /// Rounds; figures are medians over them
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    pub rounds: usize,
+}

@@ -56,15 +56,38 @@ impl Process {
 
     /// Processor time so far.
     pub fn times(&self) -> BenchResult<Times> {
-        let tasks = self.folder.join("task");
+        self.times_where(|_| true)
+    }
+
+    /// Processor time so far of the threads whose names `counts` takes.
+    pub fn times_where(&self, counts: impl Fn(&str) -> bool) -> BenchResult<Times> {
         let mut sum = Times::default();
-        for task in fs::read_dir(&tasks).map_err(BenchError::io(format!("read {}", tasks.display())))?.flatten() {
+        for task in self.tasks(counts)? {
             // A thread may end between the listing and the reading.
-            let times = read_schedstat(&task.path().join("schedstat")).unwrap_or_default();
+            let times = read_schedstat(&task.join("schedstat")).unwrap_or_default();
             sum.busy_ns += times.busy_ns;
             sum.waiting_ns += times.waiting_ns;
         }
         Ok(sum)
+    }
+
+    /// Bytes that those threads have caused to be written to disks so far, what is not yet written back included.
+    pub fn written_where(&self, counts: impl Fn(&str) -> bool) -> BenchResult<u64> {
+        let written = |task: PathBuf| {
+            let text = fs::read_to_string(task.join("io")).unwrap_or_default();
+            field_bytes(&text, "write_bytes:") / 1024
+        };
+        Ok(self.tasks(counts)?.into_iter().map(written).sum())
+    }
+
+    fn tasks(&self, counts: impl Fn(&str) -> bool) -> BenchResult<Vec<PathBuf>> {
+        let folder = self.folder.join("task");
+        let tasks = fs::read_dir(&folder).map_err(BenchError::io(format!("read {}", folder.display())))?;
+        let named = tasks.flatten().map(|task| task.path()).filter(|task| {
+            let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+            counts(name.trim_end())
+        });
+        Ok(named.collect())
     }
 
     /// Memory now.

@@ -31,6 +31,8 @@ pub struct Check {
     pub label: &'static str,
     pub value: f64,
     pub bound: f64,
+    /// The bound is a lower one.
+    pub at_least: bool,
     /// None: refused, because the generator itself was at its limit.
     pub verdict: Option<bool>,
 }
@@ -48,7 +50,13 @@ impl Report {
     /// Holds `value` against an upper bound; no verdict when `saturated`.
     pub fn at_most(&mut self, label: &'static str, value: f64, bound: f64, saturated: bool) {
         let verdict = (!saturated && value.is_finite()).then_some(value <= bound);
-        self.checks.push(Check { label, value, bound, verdict });
+        self.checks.push(Check { label, value, bound, at_least: false, verdict });
+    }
+
+    /// Holds `value` against a lower bound; no verdict when `saturated`.
+    pub fn at_least(&mut self, label: &'static str, value: f64, bound: f64, saturated: bool) {
+        let verdict = (!saturated && value.is_finite()).then_some(value >= bound);
+        self.checks.push(Check { label, value, bound, at_least: true, verdict });
     }
 
     pub fn warn(&mut self, text: impl Into<String>) {
@@ -81,14 +89,16 @@ impl Report {
         let mut text = format!("{}: {}\n{figures}\n", self.scenario, self.setting);
         if !self.checks.is_empty() {
             let mut checks = Table::new();
-            checks.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["check", "value", "at most", "verdict"]);
+            checks.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["check", "value", "bound", "verdict"]);
             for check in &self.checks {
                 let verdict = match check.verdict {
                     Some(true) => "good",
                     Some(false) => "FAILED",
                     None => "none",
                 };
-                checks.add_row([Cell::new(check.label), number(check.value), number(check.bound), Cell::new(verdict)]);
+                let bound = Cell::new(format!("{} {}", if check.at_least { "≥" } else { "≤" }, written(check.bound)));
+                let bound = bound.set_alignment(CellAlignment::Right);
+                checks.add_row([Cell::new(check.label), number(check.value), bound, Cell::new(verdict)]);
             }
             text.push_str(&format!("{checks}\n"));
         }
@@ -115,7 +125,10 @@ impl Report {
         let checks: Vec<Value> = self
             .checks
             .iter()
-            .map(|check| json!({"check": check.label, "value": check.value, "at_most": check.bound, "good": check.verdict}))
+            .map(|check| {
+                let bound = if check.at_least { "at_least" } else { "at_most" };
+                json!({"check": check.label, "value": check.value, bound: check.bound, "good": check.verdict})
+            })
             .collect();
         json!({
             "scenario": self.scenario, "setting": self.setting, "machine": machine(),
@@ -150,7 +163,11 @@ fn bounds(values: &[f64]) -> (f64, f64) {
 }
 
 fn number(value: f64) -> Cell {
-    let text = match value.abs() {
+    Cell::new(written(value)).set_alignment(CellAlignment::Right)
+}
+
+fn written(value: f64) -> String {
+    match value.abs() {
         _ if value.is_nan() => "-".to_owned(),
         0.0 => "0".to_owned(),
         magnitude if magnitude >= 1_000.0 => thousands(value),
@@ -158,8 +175,7 @@ fn number(value: f64) -> Cell {
         magnitude if magnitude >= 10.0 => format!("{value:.1}"),
         magnitude if magnitude >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
-    };
-    Cell::new(text).set_alignment(CellAlignment::Right)
+    }
 }
 
 fn thousands(value: f64) -> String {
@@ -208,6 +224,11 @@ mod tests {
         report.checks.pop();
         report.at_most("ratio", f64::NAN, 1.15, false);
         assert!(!report.good());
+        report.checks.pop();
+        report.at_least("rate", 2.0, 1.0, false);
+        assert!(report.good());
+        report.at_least("rate", 0.5, 1.0, false);
+        assert!(!report.good() && report.table().contains("≥ 1.00"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Owns what all scenarios do alike: find or start the server, bring clients into their conversations, measure windows of load.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,6 +14,7 @@ use super::options::Common;
 use super::plan::{Layout, Pattern, Plan};
 use super::process::{Cpus, Process, Times, descriptors};
 use super::report::Report;
+use super::solo::Caller;
 use super::tally::{Tally, audit, quantile};
 use super::token::TokenMaker;
 
@@ -25,7 +27,9 @@ pub struct Stage {
     pub client_cpu: Cpus,
     epoch: Instant,
     progress: ProgressBar,
-    _server: Option<SpawnedServer>,
+    /// How clients of other kinds than the crew's call the same server.
+    pub caller: Caller,
+    pub server: Option<SpawnedServer>,
 }
 
 /// What a scenario wants of its stage.
@@ -58,11 +62,13 @@ impl Stage {
         let server_cpu = common.server_cpu.clone().unwrap_or_else(|| if one { Cpus::one(0) } else { Cpus::default() });
         let last = std::thread::available_parallelism().map_or(1, usize::from) - 1;
         let client_cpu = common.client_cpu.clone().unwrap_or_else(|| if one { Cpus::one(last) } else { Cpus::default() });
-        let server = common.spawn.then(|| spawn(common, &setup, &server_cpu)).transpose()?;
+        let order = Spawning { clients, settings: setup.settings, store: setup.store, data: common.data.as_deref() };
+        let server = common.spawn.then(|| spawn(common, order, &server_cpu)).transpose()?;
         let (address, process, secret) = match &server {
             Some(server) => (server.address, Some(server.process.clone()), server.secret.clone()),
             None => (common.server, common.pid.map(Process::new).transpose()?, secret(common)?),
         };
+        let caller = Caller { address, path: common.path.clone(), tokens: TokenMaker::new(secret.clone()) };
         let dial = Dial {
             address,
             speech: Speech::Corehub { path: common.path.clone(), names: Names::fresh(), tokens: TokenMaker::new(secret) },
@@ -74,11 +80,8 @@ impl Stage {
         client_cpu.pin_this_thread()?;
         let epoch = Instant::now();
         let crew = Crew::start(dial, setup.layout, &client_cpu, epoch)?;
-        let progress = if common.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}") {
-            progress.set_style(style);
-        }
-        Ok(Stage { crew, process, server_cpu, client_cpu, epoch, progress, _server: server })
+        let progress = progress(common);
+        Ok(Stage { crew, process, server_cpu, client_cpu, epoch, progress, caller, server })
     }
 
     /// Opens connections until `total` exist.
@@ -271,8 +274,27 @@ fn rest_until(epoch: Instant, at_ns: u64, tell: impl FnOnce()) {
     std::thread::sleep((epoch + Duration::from_nanos(at_ns)).saturating_duration_since(Instant::now()));
 }
 
-fn spawn(common: &Common, setup: &Setup, cpus: &Cpus) -> BenchResult<SpawnedServer> {
-    let connections = (setup.layout.clients() + 1_000).to_string();
+/// A line on standard error that says what is being done.
+pub fn progress(common: &Common) -> ProgressBar {
+    let progress = if common.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}") {
+        progress.set_style(style);
+    }
+    progress
+}
+
+/// What a scenario wants of a server of its own.
+pub struct Spawning<'a> {
+    pub clients: usize,
+    pub settings: Vec<(&'static str, String)>,
+    pub store: &'a str,
+    /// None: a temporary folder.
+    pub data: Option<&'a Path>,
+}
+
+/// Starts a server with raised limits and waits until it is ready.
+pub fn spawn(common: &Common, order: Spawning<'_>, cpus: &Cpus) -> BenchResult<SpawnedServer> {
+    let connections = (order.clients + 1_000).to_string();
     let unlimited = || "0".to_owned();
     let mut settings = vec![
         ("COREHUB_LIMITS__CONNECTIONS", connections.clone()),
@@ -281,16 +303,10 @@ fn spawn(common: &Common, setup: &Setup, cpus: &Cpus) -> BenchResult<SpawnedServ
         ("COREHUB_LIMITS__CONNECTS_PER_SECOND", unlimited()),
         ("COREHUB_LIMITS__MESSAGES_PER_SECOND", unlimited()),
         ("COREHUB_LIMITS__USER_MESSAGES_PER_SECOND", unlimited()),
-        ("COREHUB_STORE__KIND", common.store.clone().unwrap_or_else(|| setup.store.to_owned())),
+        ("COREHUB_STORE__KIND", common.store.clone().unwrap_or_else(|| order.store.to_owned())),
     ];
-    settings.extend(setup.settings.iter().cloned());
-    SpawnedServer::start(&ServerOrder {
-        data: common.data.as_deref(),
-        shards: common.shards,
-        arguments: &common.server_args,
-        cpus,
-        settings,
-    })
+    settings.extend(order.settings);
+    SpawnedServer::start(&ServerOrder { data: order.data, shards: common.shards, arguments: &common.server_args, cpus, settings })
 }
 
 fn secret(common: &Common) -> BenchResult<String> {

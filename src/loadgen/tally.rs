@@ -88,7 +88,8 @@ pub fn quantile(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     histogram.value_at_quantile(quantile) as f64
 }
 
-fn latencies() -> Histogram<u64> {
+/// An empty histogram of microseconds.
+pub fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX.as_micros() as u64, 3).expect("constant bounds are valid")
 }
 

@@ -8,6 +8,7 @@ use crate::types::{Millis, UserId};
 use super::error::{BenchError, BenchResult};
 
 /// Makes HS256 tokens with the server's secret.
+#[derive(Clone)]
 pub struct TokenMaker {
     secret: String,
 }

@@ -106,8 +106,8 @@ pub enum Read {
     Unread { user: UserId },
     /// Messages whose text matches, newest first, in the conversations the user has a row of, from each row's `start_seq` on.
     Search { user: UserId, query: String, conversation: Option<ConversationId>, limit: u32, cursor: Option<String> },
-    /// Everyone known, in an order that stays: whoever has or had a conversation, a device or a time of being seen, or was named by
-    /// [`Write::Know`]. After `after`,
+    /// Everyone known, in an order that stays: whoever has or had a conversation, a device or a time of being seen, or was named
+    /// by [`Write::Know`]. After `after`,
     /// at most `limit`.
     Users { after: Option<UserId>, limit: u32 },
     /// How many [`Read::Users`] would name in all.

@@ -15,6 +15,7 @@ mod groups;
 mod heartbeat;
 mod history;
 mod limits;
+mod measuring;
 mod offline;
 mod presence;
 mod private_messages;

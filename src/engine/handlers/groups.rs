@@ -32,12 +32,8 @@ impl Shard {
         let id = group.group.expect("the home has named it");
         let now = turn.now.wall;
         let member = |user: UserId, role: Role| Member { user, role, joined_seq: head, joined_at: now };
-        let mut invited: Vec<UserId> = Vec::new();
-        for user in group.members {
-            if user != asker.user && !invited.contains(&user) {
-                invited.push(user);
-            }
-        }
+        let mut invited = distinct(group.members);
+        invited.retain(|user| *user != asker.user);
         let mut put = vec![member(asker.user.clone(), Role::Owner)];
         put.extend(invited.iter().map(|user| member(user.clone(), Role::Member)));
         if put.len() > self.settings.group_members_max as usize {
@@ -114,9 +110,7 @@ impl Shard {
         for (event, users) in plan.events {
             let push = Push::GroupEvent { group: plan.group.clone(), event, users, by: by.clone() };
             self.tell_group(conversation, except, EphemeralLane::Receipt, 0, &push, turn);
-            for user in &added {
-                self.tell_user(user, except, EphemeralLane::Receipt, 0, &push, turn);
-            }
+            self.tell_users(&added, except, EphemeralLane::Receipt, 0, &push, turn);
         }
         self.end_memberships(conversation, &plan.group, plan.removed, plan.delete, turn);
         for user in added {
@@ -190,10 +184,28 @@ impl Shard {
         push: &Push,
         turn: &mut Turn<'_>,
     ) {
-        let owner = self.owner_of_user(user);
+        self.tell_users(std::slice::from_ref(user), except, lane, key, push, turn);
+    }
+
+    /// The same to each of `users`. What names thousands is encoded once, not for each of them.
+    pub(super) fn tell_users(
+        &mut self,
+        users: &[UserId],
+        except: SessionId,
+        lane: EphemeralLane,
+        key: u64,
+        push: &Push,
+        turn: &mut Turn<'_>,
+    ) {
+        if users.is_empty() {
+            return;
+        }
         let frame = self.encoder.shared(push);
-        let whisper = Whisper { except, lane, key, frame };
-        self.route_anew(owner, Body::EphemeralUser { user: user.clone(), whisper }, turn);
+        for user in users {
+            let owner = self.owner_of_user(user);
+            let whisper = Whisper { except, lane, key, frame: frame.clone() };
+            self.route_anew(owner, Body::EphemeralUser { user: user.clone(), whisper }, turn);
+        }
     }
 }
 
@@ -243,6 +255,11 @@ impl OwnedGroup {
         }
         self.former.push(user.clone());
     }
+}
+
+/// Each of `users` once, where they stand first.
+pub(super) fn distinct(users: Vec<UserId>) -> Vec<UserId> {
+    users.into_iter().collect::<indexmap::IndexSet<UserId>>().into_iter().collect()
 }
 
 /// Former members remembered per group.

@@ -1,5 +1,6 @@
 //! `join_group`, `leave_group`, `invite_to_group`, `remove_from_group`: members as members may change them.
 
+use crate::engine::handlers::groups::distinct;
 use crate::engine::pending::GroupPlan;
 use crate::engine::shard::{Shard, Turn};
 use crate::types::envelope::Asker;
@@ -62,12 +63,9 @@ impl Shard {
         if let Err(fault) = self.require_admin(&conversation, &asker.user) {
             return self.fail(&asker, fault, turn);
         }
-        let mut added: Vec<UserId> = Vec::new();
-        for user in users {
-            if !self.owned(&conversation).members.contains_key(&user) && !added.contains(&user) {
-                added.push(user);
-            }
-        }
+        let mut added = distinct(users);
+        let known = &self.owned(&conversation).members;
+        added.retain(|user| !known.contains_key(user));
         if added.is_empty() {
             return self.reply(&asker, Push::Ack(Ack::default()), turn);
         }
@@ -91,7 +89,7 @@ impl Shard {
             Err(fault) => return self.fail(&asker, fault, turn),
         };
         let mut removed: Vec<UserId> = Vec::new();
-        for user in users {
+        for user in distinct(users) {
             match self.owned(&conversation).role(&user) {
                 _ if user == asker.user => {
                     let fault = Fault::new(ErrorName::BadRequest, "use leave_group to leave");
@@ -101,8 +99,8 @@ impl Shard {
                     let fault = Fault::new(ErrorName::Forbidden, "only a member of a lower role can be removed");
                     return self.fail(&asker, fault, turn);
                 }
-                Some(_) if !removed.contains(&user) => removed.push(user),
-                _ => {}
+                Some(_) => removed.push(user),
+                None => {}
             }
         }
         if removed.is_empty() {

@@ -1,9 +1,14 @@
 //! Owns the scenarios: what each brings about, and which figures and bounds come out of it.
 
+pub mod behind;
+pub mod durable;
 pub mod fanout;
+pub mod groups;
+pub mod history;
 pub mod idle;
 pub mod private;
 pub mod stalled;
+pub mod startup;
 
 use super::report::Report;
 use super::stage::{Stage, Window};

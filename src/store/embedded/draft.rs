@@ -7,6 +7,7 @@ use fjall::{Iter, OwnedWriteBatch, Slice};
 
 use super::cache::Recent;
 use super::codec::{ConversationRecord, RowRecord, decode_head};
+use super::heads::Heads;
 use super::keyring::Keyring;
 use super::keys;
 use super::tables::{Look, Space, Tables, Trouble};
@@ -29,6 +30,8 @@ pub struct Ledger {
     /// None: known not to exist.
     rows: Recent<Slice, Option<RowRecord>>,
     pending: [BTreeMap<Slice, Option<Slice>>; Space::ALL.len()],
+    /// Where logs end once this batch is committed.
+    heads: Vec<(u64, Seq)>,
     undo: Vec<Undo>,
     /// The number of the next new conversation.
     next_number: u64,
@@ -41,6 +44,7 @@ enum Undo {
     Pending(Space, Slice, Option<Option<Slice>>),
     Conversation(ConversationId, Option<Conversation>),
     Row(Slice, Option<Option<RowRecord>>),
+    Head,
 }
 
 impl Ledger {
@@ -55,6 +59,7 @@ impl Ledger {
             conversations: Recent::new(CONVERSATIONS_MAX),
             rows: Recent::new(ROWS_MAX),
             pending: Default::default(),
+            heads: Vec::new(),
             undo: Vec::new(),
             next_number: last + 1,
             seed,
@@ -84,6 +89,9 @@ impl Ledger {
                     self.rows.put(&key, row);
                 }
                 Undo::Row(key, None) => self.rows.remove(&key),
+                Undo::Head => {
+                    self.heads.pop();
+                }
             }
         }
     }
@@ -116,6 +124,11 @@ impl Ledger {
         }
         self.conversations.trim();
         self.rows.trim();
+    }
+
+    /// Tells readers where logs end, once what was poured last is committed.
+    pub fn publish(&mut self, heads: &Heads) {
+        self.heads.drain(..).for_each(|(number, head)| heads.moved(number, head));
     }
 
     /// Retention has moved the beginning of a log.
@@ -216,6 +229,8 @@ impl Draft<'_> {
         let value = super::codec::encode_message(message, &key, self.tables.keyring());
         self.put(Space::Messages, key, value);
         conversation.head = message.seq;
+        self.ledger.heads.push((conversation.record.number, message.seq));
+        self.ledger.undo.push(Undo::Head);
         if message.created_at < conversation.newest {
             let record = &mut conversation.record;
             record.slack_ms = record.slack_ms.max(conversation.newest.0 - message.created_at.0);

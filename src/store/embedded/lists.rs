@@ -21,7 +21,7 @@ impl View<'_> {
         let mut found: Vec<(Millis, ConversationId, RowRecord)> = Vec::new();
         for row in self.rows(user)? {
             let (id, row) = row?;
-            let at = match self.last_message(row.number)? {
+            let at = match self.newest_message(row.number)? {
                 Some((_, key, bytes)) => decode_head(&key, &bytes).map_err(Trouble::at(Space::Messages, id.as_str()))?.created_at,
                 None => Millis(0),
             };
@@ -45,7 +45,7 @@ impl View<'_> {
         row: &RowRecord,
         budget: &mut Budget,
     ) -> Result<ConversationSummary, Trouble> {
-        let (last_seq, last_message) = match self.last_message(row.number)? {
+        let (last_seq, last_message) = match self.newest_message(row.number)? {
             Some((seq, key, bytes)) if seq > row.start_seq => {
                 (seq, Some(self.decode(&key, &bytes, &id, seq)?).filter(|message| !is_lost(message)))
             }
@@ -75,13 +75,16 @@ impl View<'_> {
     /// as a whole has looked at enough, what is left counts without being looked at.
     fn count(&self, user: &UserId, id: &ConversationId, row: &RowRecord, budget: &mut Budget) -> Result<(u64, bool), Trouble> {
         let (from, end) = (row.read_seq.max(row.start_seq).next(), Seq(u64::MAX));
+        if self.head_now(row.number)?.is_none_or(|head| head < from) {
+            return Ok((0, false));
+        }
         let (mut unread, mut mentioned) = (0, false);
         let mut hidden = None;
         for guard in self.log(row.number, from, end).take(COUNTED_MAX) {
             let (key, bytes) = guard.into_inner()?;
             let seq = keys::seq_of(&key).unwrap_or_default();
             if !budget.spend(bytes.len()) {
-                let last = self.last_message(row.number)?.map_or(seq, |(last, _, _)| last);
+                let last = self.newest_message(row.number)?.map_or(seq, |(last, _, _)| last);
                 return Ok((unread + (last.0 - seq.0 + 1).min(COUNTED_MAX as u64), mentioned));
             }
             let head = decode_head(&key, &bytes).map_err(Trouble::at(Space::Messages, format!("{id} seq {}", seq.0)))?;

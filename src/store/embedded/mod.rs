@@ -11,6 +11,7 @@ mod codec;
 mod contacts;
 mod draft;
 mod files;
+mod heads;
 mod journal;
 mod keyring;
 mod keys;
@@ -29,7 +30,7 @@ mod sealing_tests;
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -157,10 +158,17 @@ impl EmbeddedBackend {
         if mark.number < known {
             return Err(StoreOpenFault::Journal { fault: journal::ends_early(&folder.database(), mark.number, known) });
         }
-        let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
-        let seed = seed(&tables).map_err(trouble)?;
-        know_users(&tables).map_err(trouble)?;
-        let ledger = Ledger::load(&tables, seed).map_err(trouble)?;
+        let ledger = seed(&tables).and_then(|seed| {
+            know_users(&tables)?;
+            Ledger::load(&tables, seed)
+        });
+        let ledger = match ledger {
+            Ok(ledger) => ledger,
+            Err(trouble) => {
+                drop(tables);
+                return Err(blame(&folder.database(), StoreOpenFault::trouble(&folder.database(), &trouble)));
+            }
+        };
         let shared = Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) };
         Ok(EmbeddedBackend {
             settings,
@@ -202,6 +210,7 @@ impl EmbeddedBackend {
         if std::mem::take(&mut self.sync_fails) {
             return Err("injected".to_owned());
         }
+        self.ledger.publish(tables.heads());
         self.number = mark.number;
         if durability == Durability::Commit {
             self.synced = mark.number;
@@ -322,7 +331,12 @@ fn open_tables(
         Ok(Err(trouble)) => StoreOpenFault::trouble(&path, &trouble),
         Err(_) => StoreOpenFault::Database { path: path.clone(), reason: "its files are damaged".to_owned() },
     };
-    Err(files::find_damaged(&path).map_or(fault, |fault| StoreOpenFault::File { fault }))
+    Err(blame(&path, fault))
+}
+
+/// Says which file is to blame for a fault, where one can be found.
+fn blame(database: &Path, fault: StoreOpenFault) -> StoreOpenFault {
+    files::find_damaged(database).map_or(fault, |fault| StoreOpenFault::File { fault })
 }
 
 /// Of the hashes that name first uses: chosen once, kept with the data.

@@ -46,7 +46,7 @@ impl View<'_> {
 
     fn head_of(&self, id: &ConversationId) -> Result<Seq, Trouble> {
         match self.conversation_record(id)? {
-            Some(record) => self.head(&record),
+            Some(record) => Ok(self.head_now(record.number)?.unwrap_or_else(|| record.first_kept.previous())),
             None => Ok(Seq::NONE),
         }
     }
@@ -82,7 +82,9 @@ impl View<'_> {
             let Some(record) = self.conversation_record(&row.conversation)? else { continue };
             // Of what is this far behind, all that is earlier is older, too.
             let since = Millis(since.0.saturating_sub(record.slack_ms));
-            let first = self.partition(&record, &row.conversation, (record.first_kept, row.head), |at| at < since)?;
+            // Only what is there at this moment can be looked at; the row's end may be newer.
+            let bounds = (record.first_kept, self.head(&record)?);
+            let first = self.partition(&record, &row.conversation, bounds, |at| at < since)?;
             row.recent_from = Some(first.previous());
         }
         Ok(())
@@ -96,8 +98,8 @@ impl View<'_> {
     }
 
     fn row_as_seen(&self, id: ConversationId, row: &RowRecord, device: u64) -> Result<UserConversation, Trouble> {
-        let head = match self.log(row.number, Seq(0), Seq(u64::MAX)).next_back() {
-            Some(guard) => keys::seq_of(&guard.key()?).unwrap_or_default(),
+        let head = match self.head_now(row.number)? {
+            Some(head) => head,
             None => self.head_of(&id)?,
         };
         Ok(seen(id, row, device, head))
@@ -344,7 +346,8 @@ fn seen(id: ConversationId, row: &RowRecord, device: u64, head: Seq) -> UserConv
     let delivered_any = row.delivered.iter().map(|(_, seq)| *seq).max().unwrap_or_default();
     UserConversation {
         conversation: id,
-        head,
+        // The row may be of a commit whose end of the log is just being remembered.
+        head: head.max(row.read_seq).max(delivered_any).max(row.start_seq),
         start_seq: row.start_seq,
         read_seq: row.read_seq,
         delivered_device: row.delivered.iter().find(|(known, _)| *known == device).map(|(_, seq)| *seq),

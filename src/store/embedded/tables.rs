@@ -10,6 +10,7 @@ use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Contex
 use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
 
 use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
+use super::heads::Heads;
 use super::keyring::{Keyring, NoKey};
 use super::{keys, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
@@ -184,6 +185,7 @@ pub struct Tables {
     database: Database,
     keyring: Arc<Keyring>,
     keyspaces: [Keyspace; Table::ALL.len()],
+    heads: Heads,
 }
 
 impl Tables {
@@ -205,11 +207,16 @@ impl Tables {
         let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
         let keyspaces = Table::ALL.into_iter().map(open).collect::<fjall::Result<Vec<_>>>()?;
         let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace for each table"));
-        Ok(Tables { database, keyring: tuning.keyring.clone(), keyspaces })
+        Ok(Tables { database, keyring: tuning.keyring.clone(), keyspaces, heads: Heads::new() })
     }
 
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// Where logs end, as far as it is remembered.
+    pub fn heads(&self) -> &Heads {
+        &self.heads
     }
 
     pub fn keyspace(&self, space: Space) -> &Keyspace {
@@ -293,6 +300,31 @@ pub trait Look {
 pub struct View<'a> {
     tables: &'a Tables,
     snapshot: Snapshot,
+}
+
+impl View<'_> {
+    /// Where a log ends; may be newer than this moment. None: it holds nothing.
+    pub fn head_now(&self, number: u64) -> Result<Option<Seq>, Trouble> {
+        if let Some(head) = self.tables.heads.known(number) {
+            return Ok(Some(head));
+        }
+        let head = self.last_message(number)?.map(|(seq, _, _)| seq);
+        head.into_iter().for_each(|head| self.tables.heads.found(number, head));
+        Ok(head)
+    }
+
+    /// The newest message at this moment. Where the end is remembered, that is one look-up.
+    pub fn newest_message(&self, number: u64) -> Result<Option<(Seq, Slice, Slice)>, Trouble> {
+        if let Some(head) = self.tables.heads.known(number) {
+            let key = keys::message(number, head);
+            if let Some(value) = self.get(Space::Messages, &key)? {
+                return Ok(Some((head, key, value)));
+            }
+        }
+        let newest = self.last_message(number)?;
+        newest.iter().for_each(|(seq, _, _)| self.tables.heads.found(number, *seq));
+        Ok(newest)
+    }
 }
 
 impl Look for View<'_> {

@@ -381,6 +381,60 @@ fn a_commit_that_failed_is_acknowledged_never() {
 }
 
 #[test]
+fn readers_never_see_an_end_before_what_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open_with(folder.path(), Durability::Memory).unwrap();
+    let conversations: Vec<ConversationId> = (0..4).map(|place| private("a", &format!("b{place}"))).collect();
+    let acknowledged: Vec<AtomicU64> = conversations.iter().map(|_| AtomicU64::new(0)).collect();
+    let (reader, ended) = (backend.read_side().unwrap(), std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Acquire) {
+                    for (conversation, acknowledged) in conversations.iter().zip(&acknowledged) {
+                        let least = acknowledged.load(Ordering::Acquire);
+                        let read = reader.read(&Read::Head { conversation: conversation.clone() });
+                        assert!(matches!(read, Ok(Answer::Head(head)) if head.0 >= least), "{read:?} after {least}");
+                    }
+                }
+            });
+        }
+        for number in 1..=300 {
+            let writes = conversations.iter().map(|conversation| append(conversation, number)).collect();
+            let outcomes = commit(&mut backend, writes);
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            acknowledged.iter().for_each(|acknowledged| acknowledged.store(number, Ordering::Release));
+        }
+        ended.store(true, Ordering::Release);
+    });
+}
+
+#[test]
+fn an_end_newer_than_the_view_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open(folder.path());
+    let conversation = private("a", "b");
+    fill(&mut backend, &conversation, 1, 5);
+    let shared = backend.shared.clone();
+    let tables = shared.tables.read().unwrap();
+    let view = tables.as_ref().unwrap().view();
+    fill(&mut backend, &conversation, 6, 9);
+    let user = user("b");
+    let reads = [
+        Read::User { user: user.clone(), device: device("new"), recent_since: Some(Millis(0)) },
+        Read::Summaries { user: user.clone(), limit: 10, cursor: None },
+        Read::Unread { user: user.clone() },
+        Read::Search { user, query: "message".to_owned(), conversation: None, limit: 10, cursor: None },
+        Read::Range(range(&conversation)),
+    ];
+    for read in reads {
+        let answer = view.read(&read);
+        assert!(answer.is_ok(), "{read:?}: {answer:?}");
+    }
+    assert!(matches!(view.read(&Read::Head { conversation }), Ok(Answer::Head(Seq(9)))));
+}
+
+#[test]
 fn memory_durability_reaches_the_disk_when_tended() {
     let folder = tempfile::tempdir().unwrap();
     let mut backend = open_with(folder.path(), Durability::Memory).unwrap();
