@@ -23,8 +23,8 @@ mod tests;
 pub use backend::{Backend, Outcome, ReadSide};
 pub use client::{Refused, StoreClient};
 pub use embedded::{
-    CheckReport, Durability, EmbeddedBackend, EmbeddedSettings, ExportFault, FolderStats, ImportFault, KeyFileFault,
-    StoreOpenFault, TableStats, Workbench, import, new_key_line,
+    BackupFault, BackupReport, Backups, CheckReport, Copied, Durability, EmbeddedBackend, EmbeddedSettings, ExportFault,
+    FolderStats, ImportFault, KeyFileFault, StoreOpenFault, TableStats, Workbench, import, new_key_line,
 };
 pub use faults::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;

@@ -6,6 +6,7 @@
 //! [`ReadSide`] on the readers'.
 
 mod acknowledged;
+mod backup;
 mod cache;
 mod codec;
 mod contacts;
@@ -24,6 +25,10 @@ mod tables;
 mod tools;
 mod write;
 
+#[cfg(test)]
+mod backup_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod sealing_tests;
 #[cfg(test)]
@@ -50,6 +55,7 @@ use prune::Sweep;
 use rewrite::Rewriter;
 use tables::{Look, Space, Tables, Trouble, Tuning};
 
+pub use backup::{BackupFault, BackupReport, Backups, Copied};
 pub use keyring::{KeyFileFault, new_key_line};
 pub use open::StoreOpenFault;
 pub use tools::{CheckReport, ExportFault, FolderStats, ImportFault, TableStats, Workbench, import};
@@ -106,6 +112,7 @@ pub struct EmbeddedBackend {
     first_uses_before: Option<Millis>,
     sweep: Sweep,
     rewriter: Rewriter,
+    backups: Backups,
     /// Makes the next commit fail as if the disk had.
     #[cfg(test)]
     sync_fails: bool,
@@ -169,11 +176,12 @@ impl EmbeddedBackend {
                 return Err(blame(&folder.database(), StoreOpenFault::trouble(&folder.database(), &trouble)));
             }
         };
-        let shared = Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) };
+        let shared = Arc::new(Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) });
         Ok(EmbeddedBackend {
+            backups: Backups::new(shared.clone(), settings.path.clone()),
             settings,
             keyring,
-            shared: Arc::new(shared),
+            shared,
             ledger,
             first_uses_since,
             number: mark.number,
@@ -187,6 +195,11 @@ impl EmbeddedBackend {
             sync_fails: false,
             folder,
         })
+    }
+
+    /// Copies it to another folder while it is used; for any thread.
+    pub fn backups(&self) -> Backups {
+        self.backups.clone()
     }
 
     /// Writes what the ledger holds as one commit.
@@ -384,14 +397,22 @@ fn know_users(tables: &Tables) -> Result<(), Trouble> {
 fn guarded(answer: impl FnOnce() -> Result<Answer, Trouble>) -> Outcome {
     match catch_unwind(AssertUnwindSafe(answer)) {
         Ok(answer) => answer.map_err(unavailable),
-        Err(_) => Err(StoreFault::Unavailable("the database could not read what it holds: a file is damaged".to_owned())),
+        Err(_) => Err(damaged("the database could not read what it holds: a file is damaged".to_owned())),
     }
 }
 
 fn unavailable(trouble: Trouble) -> StoreFault {
     let reason = trouble.to_string();
+    if trouble.is_damage() {
+        return damaged(reason);
+    }
     tracing::error!(%reason, "the store cannot answer");
     StoreFault::Unavailable(reason)
+}
+
+fn damaged(reason: String) -> StoreFault {
+    tracing::error!(%reason, "the store cannot answer: stop the server and run `corehub store check --repair`");
+    StoreFault::Damaged(reason)
 }
 
 impl Backend for EmbeddedBackend {
@@ -482,6 +503,7 @@ impl Drop for EmbeddedBackend {
             tracing::error!(%reason, "the store could not write its last mark");
         }
         self.rewriter.stop();
+        self.backups.stop();
         self.acknowledged.raise(self.synced);
         // Readers may live on; the folder is to be free.
         "the store has ended".clone_into(&mut self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner));

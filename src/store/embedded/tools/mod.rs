@@ -21,10 +21,11 @@ use std::sync::atomic::AtomicU64;
 
 use fjall::{OwnedWriteBatch, PersistMode};
 
-use super::journal::{self, Keep};
+use super::codec::Damaged;
+use super::journal::{self, Keep, MARK, Mark};
 use super::keyring::Keyring;
 use super::open::Folder;
-use super::tables::{Tables, Trouble};
+use super::tables::{Look, Space, Tables, Trouble};
 use super::{EmbeddedSettings, StoreOpenFault, know_users, open_tables, seed};
 
 pub use check::CheckReport;
@@ -34,8 +35,8 @@ pub use stats::{FolderStats, TableStats};
 
 /// A data folder that is being looked after. No other process has it meanwhile.
 pub struct Workbench {
-    path: PathBuf,
-    tables: Tables,
+    pub(super) path: PathBuf,
+    pub(super) tables: Tables,
     /// Of the hashes that name first uses.
     seed: u64,
     /// Dropped last.
@@ -55,7 +56,7 @@ impl Workbench {
         Workbench::take(Folder::open(&settings.path)?, settings, &keyring)
     }
 
-    fn take(folder: Folder, settings: &EmbeddedSettings, keyring: &Arc<Keyring>) -> Result<Workbench, StoreOpenFault> {
+    pub(super) fn take(folder: Folder, settings: &EmbeddedSettings, keyring: &Arc<Keyring>) -> Result<Workbench, StoreOpenFault> {
         let first_uses_since = Arc::new(AtomicU64::new(0));
         let acknowledged = folder.acknowledged()?.commit();
         let (tables, mark) = open_tables(&folder, settings, keyring, &first_uses_since, Keep::All { acknowledged })?;
@@ -69,25 +70,44 @@ impl Workbench {
         Ok(Workbench { path: settings.path.clone(), tables, seed, folder })
     }
 
-    /// Closes a folder that was filled, and says so: from now on a server may open it.
-    fn finish(self) -> std::io::Result<()> {
+    /// Closes a folder that was filled, and says so: from now on a server may open it. A last commit leaves its mark, so that no
+    /// damage at the end of a journal can be taken for something unfinished.
+    pub(super) fn finish(self) -> std::io::Result<()> {
+        let number = self.mark().map_err(std::io::Error::other)?;
         let Workbench { tables, folder, .. } = self;
         drop(tables);
+        folder.acknowledged().map_err(std::io::Error::other)?.raise(number);
         folder.finish()
     }
 
-    fn batch(&self) -> OwnedWriteBatch {
+    /// Writes one more commit and makes sure that everything before it is on disk; returns its number.
+    fn mark(&self) -> Result<u64, Trouble> {
+        let database = self.tables.database();
+        database.persist(PersistMode::SyncAll)?;
+        let last = match self.tables.get(Space::Meta, MARK)? {
+            Some(bytes) => Mark::decode(&bytes).ok_or(Damaged).map_err(Trouble::at(Space::Meta, "commit"))?.number,
+            None => 0,
+        };
+        let mark = Mark { number: last + 1, synced: last };
+        let mut batch = self.batch();
+        batch.insert(self.tables.keyspace(Space::Meta), MARK, mark.encode());
+        self.commit(batch)?;
+        database.persist(PersistMode::SyncAll)?;
+        Ok(mark.number)
+    }
+
+    pub(super) fn batch(&self) -> OwnedWriteBatch {
         self.tables.database().batch().durability(Some(PersistMode::Buffer))
     }
 
-    fn commit(&self, batch: OwnedWriteBatch) -> Result<(), Trouble> {
+    pub(super) fn commit(&self, batch: OwnedWriteBatch) -> Result<(), Trouble> {
         self.tables.wait_for_room(super::WRITE_BUFFER_BYTES);
         Ok(batch.commit()?)
     }
 }
 
 /// The database may meet a damaged table with a panic; that is to be told like any other damage.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
     let damaged = |_| Trouble::Engine(fjall::Error::Io(std::io::Error::other("a file of the database is damaged")));
     catch_unwind(AssertUnwindSafe(work)).map_err(damaged)?
 }
