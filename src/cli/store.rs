@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::store::{self, CheckReport, EmbeddedSettings, FolderStats, Workbench};
 
 use super::arguments::ConfigArguments;
+use super::backup::{Wish, backup};
 use super::{Environment, Exit, print, serve};
 
 /// `corehub store ...`.
@@ -27,6 +28,20 @@ pub enum StoreCommand {
         /// Mend what can be derived from what is left. Copy the folder first.
         #[arg(long)]
         repair: bool,
+    },
+    /// Copy a data folder to another one, which must be empty or not there yet; a server that has it copies while it runs.
+    Backup {
+        #[command(flatten)]
+        folder: FolderArguments,
+        /// The new folder, on the server's machine.
+        #[arg(long, value_name = "FOLDER")]
+        to: PathBuf,
+        /// Ask the server with this admin address (`listen.admin`), whatever its data folder.
+        #[arg(long, value_name = "ADDR")]
+        admin: Option<String>,
+        /// MiB to copy per second; without it a server copies 16, and a folder without a server is copied at once.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+        mib_per_second: Option<u64>,
     },
     /// Count what a data folder holds that no server uses.
     Stats {
@@ -71,16 +86,10 @@ pub struct FolderArguments {
 }
 
 impl FolderArguments {
-    fn load(&self, environment: Environment) -> Result<Config, ConfigErrors> {
+    fn load(&self, environment: Environment, admin: Option<&str>) -> Result<Config, ConfigErrors> {
+        let named = [("--data", "store.path", self.data.as_deref()), ("--admin", "listen.admin", admin)];
         // As with --dev, because nothing here needs a secret.
-        Config::load(&self.config.sources(environment, &[("--data", "store.path", self.data.as_deref())], true))
-    }
-
-    /// The folder, or how the command ends without it.
-    fn settings(&self, environment: Environment) -> Result<EmbeddedSettings, Exit> {
-        let config = self.load(environment).map_err(|errors| serve::refuse(&errors))?;
-        let encryption_key_file = config.store.encryption_key_file.clone();
-        Ok(EmbeddedSettings { encryption_key_file, ..EmbeddedSettings::new(&config.store.path) })
+        Config::load(&self.config.sources(environment, &named, true))
     }
 }
 
@@ -89,15 +98,26 @@ pub fn store(command: &StoreCommand, environment: Environment) -> anyhow::Result
     let folder = match command {
         StoreCommand::Key { id } => return key(id),
         StoreCommand::Check { folder, .. }
+        | StoreCommand::Backup { folder, .. }
         | StoreCommand::Stats { folder, .. }
         | StoreCommand::Export { folder, .. }
         | StoreCommand::Import { folder, .. } => folder,
     };
-    let settings = match folder.settings(environment) {
-        Ok(settings) => settings,
-        Err(exit) => return Ok(exit),
+    let admin = match command {
+        StoreCommand::Backup { admin, .. } => admin.as_deref(),
+        _ => None,
     };
+    let config = match folder.load(environment, admin) {
+        Ok(config) => config,
+        Err(errors) => return Ok(serve::refuse(&errors)),
+    };
+    let encryption_key_file = config.store.encryption_key_file.clone();
+    let settings = EmbeddedSettings { encryption_key_file, ..EmbeddedSettings::new(&config.store.path) };
     match command {
+        StoreCommand::Backup { to, mib_per_second, .. } => {
+            let wish = Wish { to, mib_per_second: *mib_per_second, of_server: admin.is_some() };
+            backup(&config, &settings, &wish)
+        }
         StoreCommand::Check { repair, .. } => check(&settings, *repair),
         StoreCommand::Stats { json, .. } => stats(&settings, *json),
         StoreCommand::Export { to, .. } => export(&settings, to.as_deref()),

@@ -272,7 +272,7 @@ options! {
         cache_bytes: ByteSize = Start::Default("32MiB"), between(MIB, 1_024 * 1_024 * MIB); Restart
         /// What was written gathers in so much memory before it is moved to tables; four times as much when the disk cannot
         /// follow. More of it means fewer and larger writes, and a longer start after a crash.
-        write_buffer_bytes: ByteSize = Start::Default("32MiB"), between(4 * MIB, 16 * 1_024 * MIB); Restart
+        write_buffer_bytes: ByteSize = Start::Default("32MiB"), between(MIB, 16 * 1_024 * MIB); Restart
     }
 
     /// The process.

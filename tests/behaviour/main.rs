@@ -6,6 +6,7 @@ mod support;
 
 mod announcements;
 mod auth;
+mod backup;
 mod bad_inputs;
 mod control;
 mod crowd;
