@@ -20,6 +20,8 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod loadgen;
 pub mod mesh;
 pub mod metrics;

@@ -8,23 +8,38 @@ use super::{Algorithm, TokenFault};
 use crate::types::id::check_id;
 use crate::types::{DeviceId, Millis, UserId};
 
-/// The header as far as it may say anything: `kid`, `jku`, `x5u` and `jwk` are not even read, since keys are only configured.
+/// What a header may say. `jku`, `x5u` and `jwk` are not even read, since a token brings no keys.
+pub(super) struct Header {
+    pub(super) algorithm: Algorithm,
+    /// `kid`: one name among those of a published set; means nothing to configured keys.
+    pub(super) key_name: Option<String>,
+}
+
 #[derive(Deserialize)]
-struct Header {
+struct RawHeader {
     alg: String,
+    #[serde(default)]
+    kid: Option<Value>,
     #[serde(default, deserialize_with = "present")]
     crit: bool,
 }
 
-/// Reads the header and answers with its algorithm, or why it is refused.
-pub(super) fn read_header(json: &[u8]) -> Result<Algorithm, TokenFault> {
-    let header: Header =
-        serde_json::from_slice(json).map_err(|_| TokenFault::Bad("the header is not a JSON object with one alg"))?;
+/// Reads the header, or says why it is refused.
+pub(super) fn read_header(json: &[u8]) -> Result<Header, TokenFault> {
+    // What is skipped in reading is not looked at, so that it is made sure before that all of it is text (RFC 7515 section 5.2).
+    let header = std::str::from_utf8(json).ok().and_then(|json| serde_json::from_str::<RawHeader>(json).ok());
+    let header = header.ok_or(TokenFault::Bad("the header is not a JSON object with one alg"))?;
     if header.crit {
         // RFC 7515 section 4.1.11: extensions that are not understood make the token invalid, and none is understood.
         return Err(TokenFault::Bad("crit in the header is not supported"));
     }
-    Algorithm::known(&header.alg).ok_or(TokenFault::Bad("the algorithm is not allowed"))
+    let algorithm = Algorithm::known(&header.alg).ok_or(TokenFault::Bad("the algorithm is not allowed"))?;
+    let key_name = match header.kid {
+        None => None,
+        Some(Value::String(name)) => Some(name),
+        Some(_) => return Err(TokenFault::Bad("kid in the header must be a text")),
+    };
+    Ok(Header { algorithm, key_name })
 }
 
 /// The claims, typed. Times are as in the token: whole seconds, here in milliseconds.
@@ -41,8 +56,8 @@ pub(super) struct Claims {
 
 impl Claims {
     pub(super) fn read(json: &[u8]) -> Result<Claims, TokenFault> {
-        let raw: RawClaims =
-            serde_json::from_slice(json).map_err(|_| TokenFault::Bad("the claims are not a JSON object without repeats"))?;
+        let raw = std::str::from_utf8(json).ok().and_then(|json| serde_json::from_str::<RawClaims>(json).ok());
+        let raw = raw.ok_or(TokenFault::Bad("the claims are not a JSON object without repeats"))?;
         let user = match raw.sub {
             Some(Value::String(text)) => UserId::new(&text).map_err(|_| TokenFault::Bad(BAD_SUBJECT))?,
             _ => return Err(TokenFault::Bad(BAD_SUBJECT)),

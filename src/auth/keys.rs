@@ -94,6 +94,27 @@ impl Key {
         Err(bad("its type is not supported; use RSA, P-256 or Ed25519"))
     }
 
+    /// From the modulus and exponent of a published key (RFC 7518 section 6.3.1), the length judged already.
+    pub(super) fn rsa(modulus: &str, exponent: &str) -> Option<Key> {
+        DecodingKey::from_rsa_components(modulus, exponent).ok().and_then(|key| Key::working(Algorithm::Rs256, key))
+    }
+
+    /// From the coordinates of a published key (RFC 7518 section 6.2.1).
+    pub(super) fn p256(x: &str, y: &str) -> Option<Key> {
+        DecodingKey::from_ec_components(x, y).ok().and_then(|key| Key::working(Algorithm::Es256, key))
+    }
+
+    /// From a published key (RFC 8037 section 2).
+    pub(super) fn ed25519(x: &str) -> Option<Key> {
+        DecodingKey::from_ed_components(x).ok().and_then(|key| Key::working(Algorithm::EdDsa, key))
+    }
+
+    /// None when the key turns out to be none as soon as a signature is checked with it.
+    fn working(algorithm: Algorithm, key: DecodingKey) -> Option<Key> {
+        let tried = jsonwebtoken::crypto::verify("AA", b"", &key, algorithm.library());
+        tried.is_ok().then_some(Key { algorithm, key })
+    }
+
     pub(super) fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

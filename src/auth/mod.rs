@@ -3,6 +3,7 @@
 
 mod claims;
 mod issue;
+mod key_set;
 mod keys;
 mod verify;
 
@@ -10,6 +11,7 @@ mod verify;
 mod tests;
 
 pub use issue::{NewToken, issue};
+pub use key_set::{KeySet, KeySetFault};
 pub use keys::Algorithm;
 pub use verify::{AuthRules, LEEWAY_MS_MAX, TOKEN_BYTES_MAX, Verifier};
 

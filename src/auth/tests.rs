@@ -419,3 +419,88 @@ fn debug_output_shows_no_secret() {
     let shown = format!("{:?} {:?}", rules(), verifier());
     assert!(!shown.contains("secret of") && !shown.contains("97, 32"), "{shown}");
 }
+
+const KEY_SET: &str = include_str!("../../tests/fixtures/auth/jwks.json");
+
+/// A verifier whose only keys are published ones.
+fn with_key_set(json: &str) -> Verifier {
+    let algorithms = vec![Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa];
+    let verifier = Verifier::new(AuthRules { algorithms, key_set: true, ..AuthRules::default() }).unwrap();
+    verifier.publish(KeySet::parse(json.as_bytes(), verifier.algorithms()).unwrap());
+    verifier
+}
+
+fn named(algorithm: &str, kid: Value, key: &EncodingKey) -> String {
+    let mut header = json!({"alg": algorithm});
+    if !kid.is_null() {
+        header["kid"] = kid;
+    }
+    sign_with(&header.to_string(), &good().to_string(), key, Algorithm::from_name(algorithm).unwrap())
+}
+
+fn private_keys() -> [(&'static str, &'static str, EncodingKey); 3] {
+    [
+        ("RS256", "rsa-1", EncodingKey::from_rsa_pem(RSA_PRIVATE.as_bytes()).unwrap()),
+        ("ES256", "ec-1", EncodingKey::from_ec_pem(ES256_PRIVATE.as_bytes()).unwrap()),
+        ("EdDSA", "ed-1", EncodingKey::from_ed_pem(ED25519_PRIVATE.as_bytes()).unwrap()),
+    ]
+}
+
+#[test]
+fn a_published_key_is_found_by_its_name_and_fixes_the_algorithm() {
+    let verifier = with_key_set(KEY_SET);
+    for (algorithm, kid, key) in private_keys() {
+        assert!(verifier.verify(&named(algorithm, json!(kid), &key), NOW).is_ok(), "{algorithm}");
+        assert!(verifier.verify(&named(algorithm, json!(null), &key), NOW).is_ok(), "{algorithm} without a name");
+        assert!(!verifier.newer_set_wanted());
+        for other in ["rsa-1", "ec-1", "ed-1", "ec-384", "enc-1", "secret"].into_iter().filter(|other| *other != kid) {
+            assert_bad(&verifier, &named(algorithm, json!(other), &key));
+        }
+        for odd in [json!(7), json!([]), json!({})] {
+            assert_bad(&verifier, &named(algorithm, odd, &key));
+        }
+        verifier.newer_set_wanted();
+        for unknown in ["../../etc/passwd", "' OR 1=1 --", "https://evil.example/key", ""] {
+            assert_bad(&verifier, &named(algorithm, json!(unknown), &key));
+        }
+        assert!(verifier.newer_set_wanted() && !verifier.newer_set_wanted(), "asked for once");
+    }
+    let secret = EncodingKey::from_secret(b"a");
+    assert_bad(&verifier, &sign_with(r#"{"alg":"HS256","kid":"secret"}"#, &good().to_string(), &secret, Algorithm::Hs256));
+}
+
+#[test]
+fn a_newer_set_replaces_the_older_one() {
+    let verifier = with_key_set(KEY_SET);
+    let [_, (_, _, key), _] = private_keys();
+    let token = named("ES256", json!("ec-1"), &key);
+    assert!(verifier.verify(&token, NOW).is_ok());
+    let renamed = KEY_SET.replace("ec-1", "ec-2");
+    verifier.publish(KeySet::parse(renamed.as_bytes(), verifier.algorithms()).unwrap());
+    assert_bad(&verifier, &token);
+    assert!(verifier.verify(&named("ES256", json!("ec-2"), &key), NOW).is_ok());
+}
+
+#[test]
+fn sets_without_a_key_for_us_are_refused() {
+    let parse = |json: &str| KeySet::parse(json.as_bytes(), &Algorithm::ALL).map(|set| set.len());
+    assert_eq!(parse(KEY_SET), Ok(3), "encryption keys, other curves and secrets are left out");
+    assert_eq!(KeySet::parse(KEY_SET.as_bytes(), &[Algorithm::EdDsa]).map(|set| set.len()), Ok(1));
+    for json in ["", "[]", "{}", r#"{"keys":7}"#] {
+        assert_eq!(parse(json), Err(KeySetFault::NotASet), "{json}");
+    }
+    let many = format!(r#"{{"keys":[{}]}}"#, ["{}"; 65].join(","));
+    assert_eq!(parse(&many), Err(KeySetFault::TooManyKeys));
+    let off_the_curve = r#"{"kty":"EC","crv":"P-256","x":"ZERO","y":"ZERO"}"#.replace("ZERO", &"A".repeat(43));
+    for key in [
+        &off_the_curve,
+        r#"{"kty":"oct","k":"YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE"}"#,
+        r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#,
+        r#"{"kty":"EC","crv":"P-256","x":"AA"}"#,
+        r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#,
+        r#"{"kty":"OKP","crv":"X25519","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#,
+        "7",
+    ] {
+        assert_eq!(parse(&format!(r#"{{"keys":[{key}]}}"#)), Err(KeySetFault::NoKeys), "{key}");
+    }
+}

@@ -1,12 +1,17 @@
 //! Owns the check of a token against configured rules (RFC 7519, RFC 8725). Never reads a clock, performs I/O, or lets a token
-//! choose its key or algorithm. Immutable after construction, so one is shared by all shard threads.
+//! bring its key or choose its algorithm. One is shared by all shard threads; only the set of published
+//! keys ever changes, as a whole.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwapOption;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::claims::{self, Claims};
+use super::claims::{self, Claims, Header};
 use super::keys::Key;
-use super::{Algorithm, AuthFault, Identity, TokenFault};
+use super::{Algorithm, AuthFault, Identity, KeySet, TokenFault};
 use crate::types::Millis;
 
 /// Longest token that is looked at, in bytes; longer ones are refused before anything is decoded.
@@ -24,6 +29,8 @@ pub struct AuthRules {
     pub hmac_secrets: Vec<Vec<u8>>,
     /// RSA (2048 to 4096 bits), P-256 or Ed25519 public keys.
     pub public_keys_pem: Vec<String>,
+    /// A set of published keys will be given to [`Verifier::publish`]: no other key is needed.
+    pub key_set: bool,
     /// Some: `aud` must name one of these.
     pub audience: Option<Vec<String>>,
     /// Some: `iss` must be exactly this.
@@ -41,6 +48,7 @@ impl Default for AuthRules {
             algorithms: vec![Algorithm::Hs256],
             hmac_secrets: Vec::new(),
             public_keys_pem: Vec::new(),
+            key_set: false,
             audience: None,
             issuer: None,
             require_exp: true,
@@ -52,6 +60,11 @@ impl Default for AuthRules {
 /// Checks tokens. A check costs a few microseconds for HS256, and the public-key operation for the others.
 pub struct Verifier {
     keys: Vec<Key>,
+    algorithms: Vec<Algorithm>,
+    /// Replaced as a whole; whoever checks a token takes the one that is there and waits for nobody.
+    published: ArcSwapOption<KeySet>,
+    /// A token has named a key that is not in the set.
+    newer_wanted: AtomicBool,
     audience: Option<Vec<String>>,
     issuer: Option<String>,
     require_exp: bool,
@@ -77,26 +90,51 @@ impl Verifier {
         for (at, pem) in rules.public_keys_pem.iter().enumerate() {
             keys.push(Key::public(pem, at + 1)?);
         }
-        if keys.is_empty() {
+        if keys.is_empty() && !rules.key_set {
             return Err(AuthFault::NoKeys);
         }
         if let Some(key) = keys.iter().find(|key| !rules.algorithms.contains(&key.algorithm())) {
             return Err(AuthFault::KeyNotAllowed { algorithm: key.algorithm().name() });
         }
-        let AuthRules { audience, issuer, require_exp, leeway_ms, .. } = rules;
-        Ok(Verifier { keys, audience, issuer, require_exp, leeway_ms })
+        let AuthRules { algorithms, audience, issuer, require_exp, leeway_ms, .. } = rules;
+        let (published, newer_wanted) = (ArcSwapOption::empty(), AtomicBool::new(false));
+        Ok(Verifier { keys, algorithms, published, newer_wanted, audience, issuer, require_exp, leeway_ms })
+    }
+
+    /// From now on tokens may be signed with these keys too, instead of those published before. May be called from any thread.
+    pub fn publish(&self, set: KeySet) {
+        self.published.store(Some(Arc::new(set)));
+    }
+
+    /// True when a token has named a key that the published set lacks since this was asked last: there may be a newer set.
+    pub fn newer_set_wanted(&self) -> bool {
+        self.newer_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// `auth.algorithms`.
+    pub fn algorithms(&self) -> &[Algorithm] {
+        &self.algorithms
     }
 
     /// Who the bearer of `token` is at wall time `now`. Claims are only looked at once the signature is good.
     pub fn verify(&self, token: &str, now: Millis) -> Result<Identity, TokenFault> {
         let parts = Parts::split(token)?;
-        let algorithm = claims::read_header(&decode(parts.header)?)?;
-        let signed =
-            self.keys.iter().filter(|key| key.algorithm() == algorithm).any(|key| key.signed(parts.signed_part, parts.signature));
-        if !signed {
+        let header = claims::read_header(&decode(parts.header)?)?;
+        let signed = |key: &Key| key.signed(parts.signed_part, parts.signature);
+        let configured = self.keys.iter().filter(|key| key.algorithm() == header.algorithm).any(signed);
+        if !configured && !self.published_key_fits(&header, signed) {
             return Err(TokenFault::Bad("the signature is not by a key this server trusts"));
         }
         self.judge(Claims::read(&decode(parts.claims)?)?, now)
+    }
+
+    fn published_key_fits(&self, header: &Header, signed: impl Fn(&Key) -> bool) -> bool {
+        let Some(set) = &*self.published.load() else { return false };
+        let name = header.key_name.as_deref();
+        if name.is_some_and(|name| !set.has(name)) {
+            self.newer_wanted.store(true, Ordering::Relaxed);
+        }
+        set.candidates(header.algorithm, name).any(signed)
     }
 
     fn judge(&self, claims: Claims, now: Millis) -> Result<Identity, TokenFault> {
@@ -136,6 +174,7 @@ impl std::fmt::Debug for AuthRules {
             .field("algorithms", &self.algorithms)
             .field("hmac_secrets", &self.hmac_secrets.len())
             .field("public_keys_pem", &self.public_keys_pem.len())
+            .field("key_set", &self.key_set)
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)
             .field("require_exp", &self.require_exp)

@@ -1,5 +1,9 @@
 //! Owns the relations between options: what no single one of them can tell. Never reads a source and never changes a value.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
 use super::choice::{Algorithm, StoreKind};
 use super::options::Config;
 use super::source::Reader;
@@ -10,6 +14,7 @@ pub(super) fn relations(reader: &mut Reader) {
     secrets(reader);
     signatures(reader);
     public_key(reader);
+    key_set(reader);
     key_file(reader);
     origins(reader);
     numbers(reader);
@@ -34,7 +39,9 @@ fn signatures(reader: &mut Reader) {
     let auth = &reader.config.auth;
     let public: Vec<_> = auth.algorithms.iter().filter(|one| **one != Algorithm::Hs256).map(|one| one.as_str()).collect();
     let (by_secret, by_key) = (auth.algorithms.contains(&Algorithm::Hs256), !public.is_empty());
-    let (has_secret, has_key) = (reader.is_set("auth.hmac_secret"), reader.is_set("auth.public_key_file"));
+    let (has_secret, has_file) = (reader.is_set("auth.hmac_secret"), reader.is_set("auth.public_key_file"));
+    let has_set = reader.is_set("auth.jwks");
+    let has_key = has_file || has_set;
     let kinds = public.iter().collect::<std::collections::BTreeSet<_>>().len();
     let keys = ["auth.algorithms", "auth.public_key_file"];
     if !by_secret && !by_key {
@@ -46,14 +53,15 @@ fn signatures(reader: &mut Reader) {
         reader.conflict(&["auth.hmac_secret", "auth.algorithms"], message);
     }
     if by_key && !has_key {
-        let message = format!("is not set, but auth.algorithms allows {}: set it or remove them", public.join(", "));
+        let message =
+            format!("is not set, but auth.algorithms allows {}: set it or auth.jwks, or remove them", public.join(", "));
         reader.conflict(&["auth.public_key_file", "auth.algorithms"], message);
     }
     if has_key && !by_key {
-        reader
-            .conflict(&keys, "allows only HS256, but auth.public_key_file is set: add RS256, ES256 or EdDSA, whichever fits it");
+        let set = if has_file { "auth.public_key_file" } else { "auth.jwks" };
+        reader.conflict(&keys, format!("allows only HS256, but {set} is set: add RS256, ES256 or EdDSA, whichever fits it"));
     }
-    if kinds > 1 {
+    if kinds > 1 && !has_set {
         let message = format!("allows {}, but auth.public_key_file holds one key, which fits one of them", public.join(", "));
         reader.conflict(&keys, message);
     }
@@ -61,7 +69,7 @@ fn signatures(reader: &mut Reader) {
 
 fn public_key(reader: &mut Reader) {
     let Some(path) = reader.config.auth.public_key_file.clone() else { return };
-    let message = match std::fs::read_to_string(&path) {
+    let message = match read_key(&path) {
         Err(error) => format!("names {}, which cannot be read: {error}", path.display()),
         Ok(text) if text.contains("PRIVATE KEY-----") => {
             format!("names {}, which holds a private key: give the public one", path.display())
@@ -70,6 +78,37 @@ fn public_key(reader: &mut Reader) {
         Ok(_) => return,
     };
     reader.conflict(&["auth.public_key_file"], message);
+}
+
+fn key_set(reader: &mut Reader) {
+    let Some(place) = reader.config.auth.jwks.clone() else { return };
+    let message = if place.starts_with("https://") {
+        return;
+    } else if let Some(rest) = place.strip_prefix("http://") {
+        // Whoever sits on the way could hand out keys of their own.
+        let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let host = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(host, _)| host);
+        if ["localhost", "127.0.0.1", "[::1]"].contains(&host) {
+            return;
+        }
+        "must be an https URL, or a file; plain http is for this machine only".to_owned()
+    } else {
+        match read_key(Path::new(&place)) {
+            Ok(_) => return,
+            Err(error) => format!("names the file {place}, which cannot be read: {error}"),
+        }
+    };
+    reader.conflict(&["auth.jwks"], message);
+}
+
+/// Never more than a key can have: what is named may be a device, or still be written to.
+fn read_key(path: &Path) -> io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    let mut text = String::new();
+    File::open(path)?.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// What is in it is judged when the store is opened.
@@ -144,6 +183,9 @@ fn is_origin(text: &str) -> bool {
 
 /// HS256 is as strong as its key, so a key is at least as long as the digest (RFC 7518 section 3.2).
 pub const SECRET_BYTES_MIN: usize = 32;
+
+/// Many times the largest public key in PEM.
+const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// As long as any identifier that clients see.
 const NODE_ID_BYTES_MAX: usize = 128;

@@ -132,12 +132,14 @@ options! {
     auth: Auth {
         /// Key of HS256 tokens: the bytes of this text, at least 32. Make one with `openssl rand -hex 32`.
         hmac_secret: Option<Secret> = Start::Unset("\"output of: openssl rand -hex 32\""); Restart
-        /// Signatures that are accepted. RS256, ES256 and EdDSA need `auth.public_key_file`.
+        /// Signatures that are accepted. RS256, ES256 and EdDSA need `auth.public_key_file` or `auth.jwks`.
         algorithms: Vec<Algorithm> = Start::Default("HS256"); Restart
         /// PEM file with the public key for RS256, ES256 or EdDSA.
         public_key_file: Option<PathBuf> = Start::Unset("\"/etc/corehub/public.pem\""); Restart
-        /// Reserved for key sets (JWKS).
-        jwks: Option<String> = Start::Unset("\"https://id.example.com/.well-known/jwks.json\""); Unsupported
+        /// Public keys as an issuer publishes them (JWKS): a file, which is read again when it changes, or an `https` URL,
+        /// which is asked every 10 minutes, and once a minute at most when a token names an unknown key. The last good set
+        /// stays in use.
+        jwks: Option<String> = Start::Unset("\"https://id.example.com/.well-known/jwks.json\""); Restart
         /// A token's `aud` must name one of these; empty: not checked.
         audience: Vec<String> = Start::Default(""); Restart
         /// A token's `iss` must be this; unset: not checked.

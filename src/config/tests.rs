@@ -174,7 +174,6 @@ fn values_of_another_kind_are_refused() {
 
 #[test]
 fn reserved_options_are_refused() {
-    assert_fault("jwks = \"https://id.example.com/keys\"\n", "auth.jwks is not supported by this version");
     assert_fault("[shards]\nflush_delay = \"1ms\"\n", "shards.flush_delay is not supported by this version");
     assert!(faults_of("[shards]\nflush_delay = 0\n").is_empty());
 }

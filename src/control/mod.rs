@@ -13,6 +13,7 @@ mod body;
 mod calls;
 mod client;
 mod groups;
+mod keys;
 mod listen;
 mod lookups;
 mod messages;
@@ -71,6 +72,8 @@ impl ControlRuntime {
         Arc::new(move || bell.notify_one())
     }
 }
+
+pub use keys::{KeyFault, KeyPlace, KeyWatch};
 
 /// What the control plane is made of.
 pub struct ControlParts {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use crate::auth::AuthFault;
 use crate::config::{Config, ConfigErrors};
-use crate::control::ControlFault;
+use crate::control::{ControlFault, KeyFault};
 use crate::shard::{ListenFault, ShardFault};
 use crate::store::StoreOpenFault;
 
@@ -63,6 +63,8 @@ pub enum ServeError {
     Admin { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Control(#[from] ControlFault),
+    #[error(transparent)]
+    Keys(#[from] KeyFault),
     #[error("{0}")]
     Store(&'static str),
     #[error(transparent)]

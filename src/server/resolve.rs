@@ -107,6 +107,7 @@ pub(super) fn verifier(config: &Config) -> Result<Verifier, ServeError> {
         algorithms: algorithms.collect(),
         hmac_secrets: auth.hmac_secret.iter().map(|secret| secret.expose().to_vec()).collect(),
         public_keys_pem,
+        key_set: auth.jwks.is_some(),
         audience: (!auth.audience.is_empty()).then(|| auth.audience.clone()),
         issuer: auth.issuer.clone(),
         require_exp: auth.require_exp,

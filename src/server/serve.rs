@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 
 use crate::config::{Config, ConfigErrors, Limits, Status, StoreKind};
-use crate::control::{self, ControlHandle, ControlParts, ControlRuntime, KickTarget, Phase, Readiness};
+use crate::control::{self, ControlHandle, ControlParts, ControlRuntime, KeyPlace, KeyWatch, KickTarget, Phase, Readiness};
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
 use crate::shard::{self, DriverSettings, Order};
@@ -34,6 +34,9 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
     let private_descriptors = descriptors::raise(&limits);
     let (client, listeners) = shard::listen(config.listen.client, limits.shards, limits.listen_backlog as i32)?;
     let admin = bind_admin(&config)?;
+    let verifier = Arc::new(resolve::verifier(&config)?);
+    let place = config.auth.jwks.as_deref().map(KeyPlace::new);
+    let _keys = place.map(|place| KeyWatch::start(place, verifier.clone())).transpose()?;
     let registry = Arc::new(Registry::new(usize::from(limits.shards)));
     let counts = Arc::new(Mutex::new(StoreCounts::default()));
     let runtime = ControlRuntime::prepare()?;
@@ -46,7 +49,7 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
         engine: resolve::engine(&limits, revocations),
         driver: DriverSettings { private_descriptors, ..resolve::driver(&limits) },
         rules: resolve::rules(&config),
-        verifier: Arc::new(resolve::verifier(&config)?),
+        verifier,
         caps: resolve::caps(&limits),
         registry: registry.clone(),
         store: Some(store),

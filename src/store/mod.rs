@@ -7,7 +7,7 @@
 mod backend;
 mod calendar;
 mod client;
-mod embedded;
+pub(crate) mod embedded;
 mod faults;
 mod listing;
 mod memory;

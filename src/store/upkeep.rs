@@ -1,5 +1,7 @@
-//! Owns when the store forgets: how old is too old, in what pieces, how often. Never takes more than a tenth of the writer's time,
-//! and lets commits go first. Lives on the writer's thread.
+//! Owns when the store forgets: how old is too old, in what pieces, how often. Never takes more than a tenth of the
+//! writer's time, and lets commits go first.
+//!
+//! Lives on the writer's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -83,6 +83,12 @@ impl RawConnection {
         http::read_response(&mut self.stream, &mut self.received).expect("the server answers or closes in time")
     }
 
+    /// The same; None also when it was reset.
+    pub fn try_response(&mut self) -> Option<Response> {
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        http::read_response(&mut self.stream, &mut self.received).ok().flatten()
+    }
+
     /// Sends bytes. An error means that the server has closed already.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.set_write_timeout(Some(PATIENCE)).expect("a timeout above zero");

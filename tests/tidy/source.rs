@@ -88,7 +88,12 @@ impl Source {
             .into_iter()
             .filter_map(|(start, end)| {
                 let item = self.code[start..end].rsplit(']').next()?.trim();
-                let name = item.strip_prefix("pub ").unwrap_or(item).strip_prefix("mod ")?.strip_suffix(';')?;
+                let name = ["pub ", "pub(crate) "]
+                    .iter()
+                    .find_map(|seen| item.strip_prefix(seen))
+                    .unwrap_or(item)
+                    .strip_prefix("mod ")?
+                    .strip_suffix(';')?;
                 Some(format!("{base}/{}", name.trim()))
             })
             .collect()
@@ -219,9 +224,7 @@ fn previous_is_word(bytes: &[u8], at: usize) -> bool {
 fn test_items(code: &str) -> Vec<(usize, usize)> {
     let mut items = Vec::new();
     let mut from = 0;
-    while let Some(found) = code[from..].find("#[cfg(test)]") {
-        let start = from + found;
-        let body = start + "#[cfg(test)]".len();
+    while let Some((start, body)) = next_test_attribute(code, from) {
         let end = match code[body..].find(['{', ';']) {
             Some(at) if code.as_bytes()[body + at] == b'{' => matching_brace(code, body + at).map_or(code.len(), |at| at + 1),
             Some(at) => body + at + 1,
@@ -231,6 +234,12 @@ fn test_items(code: &str) -> Vec<(usize, usize)> {
         from = end;
     }
     items
+}
+
+/// Where an attribute begins and ends that keeps an item out of the program: for tests, or for tests and fuzzers.
+fn next_test_attribute(code: &str, from: usize) -> Option<(usize, usize)> {
+    let start = from + ["#[cfg(test)]", "#[cfg(any(test, feature"].iter().filter_map(|text| code[from..].find(text)).min()?;
+    Some((start, start + code[start..].find(']')? + 1))
 }
 
 fn blank_test_items(code: &str) -> String {

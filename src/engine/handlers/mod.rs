@@ -26,7 +26,7 @@ use crate::types::outcome::Fault;
 use crate::types::push::{Ack, Push};
 use crate::types::record::{Role, SharedMessage};
 use crate::types::storage::{Answer, Operation, Read, StoreFault};
-use crate::types::{Command, ConversationId, ConversationKind, ErrorName, Request, RequestId, SessionKey, UserId};
+use crate::types::{Command, ConversationId, ConversationKind, ErrorName, GroupId, Request, RequestId, SessionKey, UserId};
 
 use super::conversations::{Conversation, OwnedGroup, State, Waiting};
 use super::pending::Pending;
@@ -99,9 +99,9 @@ impl Shard {
             Command::Search { query, conversation, limit, cursor } => {
                 self.search(key, lists::Search { query, conversation, limit, cursor }, id, turn)
             }
-            Command::CreateGroup(_) | Command::JoinGroup(_) if self.has_enough_groups(key) => {
-                let text = format!("one user can be in at most {} groups", self.settings.groups_per_user_max);
-                self.refuse(key, id.as_ref(), Fault::new(ErrorName::BadRequest, text), turn);
+            Command::CreateGroup(_) if self.has_enough_groups(key, None) => self.refuse_group(key, id.as_ref(), turn),
+            Command::JoinGroup(ref group) if self.has_enough_groups(key, Some(group)) => {
+                self.refuse_group(key, id.as_ref(), turn);
             }
             Command::CreateGroup(group) => self.create_group(key, group, id, turn),
             Command::JoinGroup(ref group)
@@ -114,10 +114,18 @@ impl Shard {
         }
     }
 
-    /// A session holds a cursor of each of its user's groups.
-    fn has_enough_groups(&mut self, key: SessionKey) -> bool {
+    fn refuse_group(&mut self, key: SessionKey, request: Option<&RequestId>, turn: &mut Turn<'_>) {
+        let text = format!("one user can be in at most {} groups", self.settings.groups_per_user_max);
+        self.refuse(key, request, Fault::new(ErrorName::BadRequest, text), turn);
+    }
+
+    /// A session holds a cursor of each of its user's groups; one that it is in already is none too many.
+    fn has_enough_groups(&mut self, key: SessionKey, joins: Option<&GroupId>) -> bool {
         let groups_max = self.settings.groups_per_user_max as usize;
         let Some(session) = self.ready(key) else { return false };
+        if joins.is_some_and(|group| session.cursor_of(&ConversationId::group(group)).is_some()) {
+            return false;
+        }
         groups_max > 0
             && session.cursors.len() >= groups_max
             && session.cursors.iter().filter(|cursor| cursor.conversation.is_group()).count() >= groups_max

@@ -488,6 +488,14 @@ impl Writer {
     }
 }
 
+/// Any bytes as a record with a right checksum.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn sealed(version: u8, bytes: &[u8], key: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::new(version, bytes.len() + 4);
+    writer.bytes(bytes);
+    writer.seal(key)
+}
+
 /// Of the record and of the key it lies under, so that a record in a wrong place is found as well.
 fn checksum(key: &[u8], record: &[u8]) -> [u8; CHECKSUM_BYTES] {
     (xxh3_64_with_seed(record, xxh3_64(key)) as u32).to_le_bytes()
@@ -561,9 +569,9 @@ impl<'a> Reader<'a> {
 }
 
 /// Version of every record but those of sealed messages.
-const VERSION: u8 = 1;
+pub const VERSION: u8 = 1;
 /// Version of a message with a sealed body.
-const SEALED: u8 = 2;
+pub const SEALED: u8 = 2;
 const CHECKSUM_BYTES: usize = 4;
 
 const SENDER: u64 = 1;

@@ -63,6 +63,7 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
         Keep::UpTo(_) => 0,
     };
     let mut cut: Option<(usize, u64, bool)> = None;
+    let mut short: Option<usize> = None;
     let journals = journals(folder).map_err(|source| JournalFault::Io { path: folder.to_owned(), source })?;
     for (place, path) in journals.iter().enumerate() {
         let io = |source| JournalFault::Io { path: path.clone(), source };
@@ -76,8 +77,9 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
                 if matches!(keep, Keep::UpTo(number) if mark.number > number) {
                     cut = Some((place, scan.begun, false));
                 } else if last > 0 && mark.number > last + 1 {
-                    let path = journals[if scan.begun == 0 { place.saturating_sub(1) } else { place }].clone();
-                    return Err(JournalFault::EndsEarly { path, last, acknowledged: mark.number - 1 });
+                    // A journal that ends too early between two commits looks whole; the numbers tell.
+                    cut = Some((place, scan.begun, true));
+                    short = Some(if scan.begun == 0 { place.saturating_sub(1) } else { place });
                 } else {
                     last = last.max(mark.number);
                 }
@@ -99,6 +101,9 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
     }
     let Some((place, at, unreadable)) = cut else { return Ok(0) };
     if unreadable && synced > last {
+        if let Some(short) = short {
+            return Err(JournalFault::EndsEarly { path: journals[short].clone(), last, acknowledged: synced });
+        }
         return Err(JournalFault::Damaged { path: journals[place].clone(), at });
     }
     let mut bytes = 0;
@@ -198,7 +203,7 @@ impl Scan {
             // No unfinished commit looks like this.
             Ok(batch) if batch.order < self.order => Err(io::Error::new(io::ErrorKind::InvalidData, "commits out of order")),
             Ok(batch) => {
-                (self.at, self.order) = (self.at + batch.bytes, batch.order + 1);
+                (self.at, self.order) = (self.at + batch.bytes, batch.order.saturating_add(1));
                 Ok(Some(batch.mark))
             }
             Err(Broken::Content) => Ok(None),

@@ -187,7 +187,7 @@ impl Keyring {
     }
 
     /// One key of 32 equal bytes.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn fixed(id: &str, byte: u8) -> Keyring {
         let keys = vec![Key { id: CompactString::new(id), cipher: Aes256Gcm::new(&[byte; KEY_BYTES].into()) }];
         Keyring { file: Some(PathBuf::from("fixed")), keys, nonces: Mutex::default() }

@@ -8,13 +8,13 @@
 mod acknowledged;
 mod backup;
 mod cache;
-mod codec;
+pub(crate) mod codec;
 mod contacts;
 mod draft;
 mod files;
 mod heads;
-mod journal;
-mod keyring;
+pub(crate) mod journal;
+pub(crate) mod keyring;
 mod keys;
 mod lists;
 mod open;

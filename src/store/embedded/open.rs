@@ -28,7 +28,8 @@ pub enum StoreOpenFault {
     #[error("no permission for the data folder {}: let this user own it (chown -R), or set store.path", path.display())]
     Permission { path: PathBuf },
     #[error(
-        "the file system of {} is read-only: mount it writable (mount -o remount,rw; after disk errors run fsck first), or set store.path",
+        "the file system of {} is read-only: mount it writable (mount -o remount,rw; after disk errors run fsck first), \
+         or set store.path",
         path.display()
     )]
     ReadOnly { path: PathBuf },

@@ -13,8 +13,8 @@ mod mask;
 mod partial;
 mod write;
 
-#[cfg(test)]
-mod reference;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 

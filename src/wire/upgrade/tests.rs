@@ -167,6 +167,10 @@ fn malformed_heads_are_refused() {
         assert_eq!(status(&with("/ws", &[line])), 400, "{line}");
     }
     upgraded(&with("/ws", &["Content-Length: 0"]));
+    let mut bytes = with("/ws", &["Content-Length: 5"]);
+    let at = bytes.len() - 5;
+    bytes[at] = 0xb5;
+    assert_eq!(status(&bytes), 400, "a length that is no text is a length all the same");
 }
 
 #[test]

@@ -84,6 +84,7 @@ at_shards!(a_close_is_answered_and_ends_it, CONFIG, |server| {
 
 at_shards!(connections_that_break_are_cleaned_up, |server| {
     let mut neighbours = Neighbours::of(server);
+    let lines = server.log().lines().count();
     for index in 0..50 {
         let mut connection = RawConnection::authenticated(server, &format!("u{index}"));
         connection.send(&claim(FIN | TEXT, 1000)).expect("the connection is open");
@@ -95,6 +96,17 @@ at_shards!(connections_that_break_are_cleaned_up, |server| {
     }
     eventually("only the neighbours are left", || (server.fetch("/stats").json()["online_users"] == 2).then_some(()));
     neighbours.assert_undisturbed("broken connections");
+    assert!(server.log().lines().count() <= lines + 50, "at most one line of log for each");
+});
+
+at_shards!(half_a_frame_and_then_silence_is_closed, "[limits]\nassembly_timeout = \"1s\"\n", |server| {
+    let mut neighbours = Neighbours::of(server);
+    for bytes in [claim(FIN | TEXT, 1000), masked(FIN | TEXT, b"{}")[..3].to_vec(), masked(TEXT, b"{")] {
+        let mut connection = RawConnection::authenticated(server, "mallory");
+        connection.send(&bytes).expect("the connection is open");
+        connection.close_code();
+        neighbours.assert_undisturbed("half a frame");
+    }
 });
 
 at_shards!(many_fragments_without_end_are_cut_off, CONFIG, |server| {
@@ -134,6 +146,9 @@ fn faults() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("RSV1", masked(FIN | 0x40 | TEXT, b"{}"), 1002),
         ("RSV2", masked(FIN | 0x20 | TEXT, b"{}"), 1002),
         ("RSV3", masked(FIN | 0x10 | TEXT, b"{}"), 1002),
+        ("RSV1 on a continuation", [masked(TEXT, b"{"), masked(FIN | 0x40 | CONTINUATION, b"}")].concat(), 1002),
+        ("RSV1 on a close", masked(FIN | 0x40 | CLOSE, b""), 1002),
+        ("a bomb for a decompressor that is not there", masked(FIN | 0x40 | TEXT, &[0xec, 0xc1, 1, 0, 0, 0].repeat(100)), 1002),
         ("RSV1 on a ping", masked(FIN | 0x40 | PING, b""), 1002),
         ("fragmented ping", masked(PING, b""), 1002),
         ("fragmented close", masked(CLOSE, b""), 1002),

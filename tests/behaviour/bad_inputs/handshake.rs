@@ -92,6 +92,25 @@ at_shards!(frames_in_the_packet_of_the_request_are_taken, |server| {
     }
 });
 
+at_shards!(frames_in_that_packet_are_counted_as_those_of_a_stranger, |server| {
+    let mut neighbours = Neighbours::of(server);
+    let mut connection = RawConnection::open(server);
+    let large = format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(9 << 10));
+    let packet = [upgrade("/ws", "").into_bytes(), frames::text(&large)].concat();
+    connection.send(&packet).expect("the server listens");
+    assert_eq!(connection.response().map(|response| response.status), Some(101));
+    assert_eq!(connection.close_code(), Some(1009));
+    neighbours.assert_undisturbed("a large frame with the request");
+});
+
+at_shards!(cookies_open_nothing, |server| {
+    let mut connection = RawConnection::open(server);
+    let cookie = format!("token={0}; Authorization=Bearer {0}; session={0}", token::for_user("alice"));
+    assert_eq!(connection.upgrade("/ws", &[("Cookie", &cookie)]).status, 101);
+    connection.send_text(r#"{"type":"get_unread"}"#);
+    assert_eq!(connection.receive_json()["data"]["name"], "UNAUTHENTICATED");
+});
+
 at_shards!(a_request_in_pieces_is_one_request, |server| {
     let mut connection = RawConnection::open(server);
     for byte in upgrade("/ws", "").as_bytes() {
@@ -178,11 +197,17 @@ fn requests() -> Vec<(&'static str, Vec<u8>, Outcome)> {
         text("space before the colon", upgrade("/ws", "X-A : a\r\n"), Status(400)),
         text("header without a colon", upgrade("/ws", "rubbish\r\n"), Status(400)),
         text("Content-Length", upgrade("/ws", "Content-Length: 5\r\n") + "hello", Status(400)),
+        (
+            "Content-Length that is no text",
+            [good.strip_suffix("\r\n").expect("a head ends so").as_bytes(), b"Content-Length: \xb5\r\n\r\nhello"].concat(),
+            Status(400),
+        ),
         text("Transfer-Encoding", upgrade("/ws", "Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", Status(400)),
         text("17 KiB of headers", upgrade("/ws", &format!("X-A: {}\r\n", "x".repeat(17 * 1024))), Status(431)),
         text("125 headers", upgrade("/ws", &many), Status(431)),
         text("path of 8 KiB", upgrade(&format!("/ws?x={}", "x".repeat(8 * 1024)), ""), Status(414)),
         text("unknown subprotocol", upgrade("/ws", "Sec-WebSocket-Protocol: corehub.v9\r\n"), Status(400)),
+        text("Protobuf", upgrade("/ws", "Sec-WebSocket-Protocol: corehub.v1.proto\r\n"), Status(400)),
         text("a thousand subprotocols", upgrade("/ws", &format!("Sec-WebSocket-Protocol: {offers}\r\n")), Status(431)),
         text("broken extensions", upgrade("/ws", "Sec-WebSocket-Extensions: permessage-deflate; ;=,,\"\r\n"), Status(400)),
         text("other path", upgrade("/other", ""), Status(404)),

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Neighbours;
 use crate::at_shards;
+use crate::support::raw::Received;
 use crate::support::{Client, PATIENCE, RawConnection, Server, eventually, frames};
 
 at_shards!(ten_times_the_rate_ends_in_4101, "[limits]\nmessages_per_second = 20\nerrors_per_minute = 30\n", |server| {
@@ -21,6 +22,78 @@ at_shards!(ten_times_the_rate_ends_in_4101, "[limits]\nmessages_per_second = 20\
     let errors = abuser.queued("error");
     assert!(!errors.is_empty() && errors.iter().all(|data| data["name"] == "RATE_LIMITED"), "{errors:?}");
     neighbours.assert_undisturbed("ten times the rate");
+});
+
+at_shards!(ten_times_the_rate_in_pings_ends_in_4101, "[limits]\nmessages_per_second = 100\nerrors_per_minute = 30\n", |server| {
+    const PINGS: usize = 10_000;
+    let mut neighbours = Neighbours::calm(server);
+    let mut abuser = RawConnection::authenticated(server, "mallory");
+    // It may be closed before all are taken.
+    let _ = abuser.send(&frames::masked(frames::FIN | frames::PING, b"hurry").repeat(PINGS));
+    let mut pongs = 0;
+    loop {
+        match abuser.receive(PATIENCE) {
+            Received::Frame { first, .. } if first & 0xf == frames::PONG => pongs += 1,
+            Received::Frame { first, payload } if first & 0xf == frames::CLOSE => {
+                assert_eq!(payload[..2], 4101u16.to_be_bytes());
+                break;
+            }
+            Received::Frame { .. } => {}
+            other => panic!("{other:?} after {pongs} pongs"),
+        }
+    }
+    assert!(pongs < PINGS, "{pongs} pongs");
+    neighbours.assert_undisturbed("pings");
+});
+
+at_shards!(a_flood_of_connects_is_capped, "[limits]\nconnects_per_second = 50\n", |server| {
+    let mut neighbours = Neighbours::of(server);
+    let start = Instant::now();
+    let mut taken = 0.0;
+    for index in 0..2_000 {
+        let mut connection = RawConnection::open(server);
+        let asked = connection.send(
+            b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        // When very many are refused at once, some are closed without a response.
+        let status = asked.ok().and_then(|()| connection.try_response()).map(|response| response.status);
+        assert!(matches!(status, None | Some(101 | 503)), "{status:?}");
+        taken += if status == Some(101) { 1.0 } else { 0.0 };
+        if index % 500 == 0 {
+            neighbours.exchange("a flood of connects");
+        }
+    }
+    let allowed = 50.0 * (start.elapsed().as_secs_f64() + 2.0);
+    assert!(taken <= allowed, "{taken} were taken, {allowed} at most may be");
+    neighbours.assert_undisturbed("a flood of connects");
+});
+
+at_shards!(groups_beyond_the_limits_are_refused, "[limits]\ngroups_per_user = 20\nerrors_per_minute = 1000000\n", |server| {
+    let mut neighbours = Neighbours::of(server);
+    let mut owner = Client::connect(server, "owner");
+    for index in 0..20 {
+        owner.acked("create_group", json!({"group_id": format!("o{index}")}));
+    }
+    assert_full(&mut owner, "create_group", json!({}));
+    let mut mallory = Client::connect(server, "mallory");
+    for index in 0..20 {
+        mallory.acked("join_group", json!({"group_id": format!("o{index}")}));
+    }
+    let mut other = Client::connect(server, "other");
+    other.acked("create_group", json!({"group_id": "another"}));
+    assert_full(&mut mallory, "create_group", json!({}));
+    for _ in 0..500 {
+        mallory.ask_refused("BAD_REQUEST", "join_group", json!({"group_id": "another"}));
+    }
+    mallory.acked("join_group", json!({"group_id": "o7"}));
+    let members = |count: usize| (0..count).map(|index| format!("u{index}")).collect::<Vec<_>>();
+    other.ask_refused("BAD_REQUEST", "create_group", json!({"group_id": "large", "members": members(20_000)}));
+    other.ask_refused("BAD_REQUEST", "invite_to_group", json!({"group_id": "another", "user_ids": members(20_000)}));
+    other.ask_refused("NO_SUCH_GROUP", "leave_group", json!({"group_id": "large"}));
+    other.send("create_group", json!({"group_id": "huge", "members": members(100_000)}));
+    assert_eq!(other.expect_close().0, 1009);
+    neighbours.assert_undisturbed("too many groups");
 });
 
 at_shards!(
@@ -67,6 +140,11 @@ at_shards!(a_client_that_never_reads_is_bounded, "[limits]\nmessages_per_second 
         neighbours.assert_bounded("a client that never reads", DEAF_GROWTH_BYTES_MAX);
     }
 });
+
+/// Groups are counted when the session has learnt of them, which may be a moment after the answer.
+fn assert_full(client: &mut Client, kind: &str, data: serde_json::Value) {
+    eventually("one too many is refused", || (client.request(kind, data.clone())["data"]["name"] == "BAD_REQUEST").then_some(()));
+}
 
 /// Asks until nothing more is taken, and leaves.
 fn flood_unread(server: &Server, user: &str) {

@@ -1,11 +1,15 @@
 //! Inputs that no well-behaved client sends. Every row has its stated outcome; after every row a neighbour's traffic goes on, and
-//! memory is where it was.
+//! memory is where it was. `table.rs` lists all rows with the tests that show them.
 
 mod envelope;
 mod frames;
 mod handshake;
+mod keys;
 mod load;
+mod logs;
 mod rest;
+mod rights;
+mod table;
 mod tokens;
 
 use serde_json::Value;

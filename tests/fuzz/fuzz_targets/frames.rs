@@ -1,0 +1,5 @@
+//! libFuzzer's way into `corehub::fuzzing::frames`, which says what is checked.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| corehub::fuzzing::frames::check(input));
