@@ -127,11 +127,16 @@ pub fn store(command: &StoreCommand, environment: Environment) -> anyhow::Result
 }
 
 fn check(settings: &EmbeddedSettings, repair: bool) -> anyhow::Result<Exit> {
-    let bench = Workbench::open(settings)?;
+    let (bench, done) = match repair {
+        true => Workbench::open_to_repair(settings)?,
+        false => (Workbench::open_to_check(settings)?, Vec::new()),
+    };
     let mut report = bench.check(repair);
-    if repair && report.mendable > 0 {
+    let mut text: String = done.iter().map(|done| format!("- {done}\n")).collect();
+    if repair && (report.mendable > 0 || !done.is_empty()) {
         // A repair may bring other faults to light, such as an index entry of a message that is lost now.
-        let mut text = told(&settings.path, &report);
+        text.push_str(&told(&settings.path, &report));
+        text.push_str(&lost(&report));
         let mended = report.mendable;
         for _ in 0..REPAIRS_MAX {
             report = bench.check(true);
@@ -183,6 +188,19 @@ fn told(path: &Path, report: &CheckReport) -> String {
             let _ =
                 writeln!(text, "{total} faults, of which `corehub store check --repair` mends {mendable}; copy the folder first");
         }
+    }
+    text
+}
+
+/// What no repair brings back, all of it: whoever had sent it is to know.
+fn lost(report: &CheckReport) -> String {
+    let mut text = String::new();
+    for (conversation, stretches) in &report.lost {
+        let stretches = stretches.iter().map(|(from, to)| match from == to {
+            true => from.0.to_string(),
+            false => format!("{} to {}", from.0, to.0),
+        });
+        let _ = writeln!(text, "lost, unless a backup has it: {conversation} seq {}", stretches.collect::<Vec<_>>().join(", "));
     }
     text
 }

@@ -128,3 +128,41 @@ fn wrong_usage_is_told() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("store.encryption_key_file"), "{}", text(&refused.stderr));
 }
+
+#[test]
+fn a_damaged_folder_is_repaired_only_when_told_to() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    {
+        let server = Server::start_in(1, "", &data);
+        let mut alice = Client::connect(&server, "alice");
+        (0..40).for_each(|index| drop(alice.tell("bob", &format!("m{index}"))));
+        server.signal(rustix::process::Signal::KILL);
+        server.wait_for_exit();
+    }
+    let journal = data.join("store/0.jnl");
+    let mut bytes = std::fs::read(&journal).expect("readable");
+    let at = bytes.windows(3).position(|window| window == b"m20").expect("it was written");
+    bytes[at + 1] ^= 1;
+    std::fs::write(&journal, &bytes).expect("writable");
+    for _ in 0..2 {
+        let refusal = Server::try_start_in(1, "", &data).err().expect("it is damaged");
+        assert!(refusal.status.code() == Some(1) && refusal.log.contains("0.jnl"), "{}", refusal.log);
+        assert!(refusal.log.contains("corehub store check --repair"), "{}", refusal.log);
+        let checked = store(&["check"], &data);
+        assert!(checked.status.code() == Some(1) && text(&checked.stderr).contains("0.jnl"), "{}", text(&checked.stderr));
+    }
+    let repaired = store(&["check", "--repair"], &data);
+    let told = text(&repaired.stdout);
+    assert_eq!(repaired.status.code(), Some(0), "{told}{}", text(&repaired.stderr));
+    assert!(told.contains("lost, unless a backup has it: p:alice:bob seq 21\n") && told.contains("no fault found"), "{told}");
+    let checked = store(&["check"], &data);
+    assert!(checked.status.code() == Some(0) && text(&checked.stdout).contains("no fault found"), "{}", text(&checked.stdout));
+    let server = Server::start_in(1, "", &data);
+    let mut bob = Client::connect(&server, "bob");
+    let skipped = bob.take("messages_skipped");
+    assert_eq!((&skipped["data"]["from_seq"], &skipped["data"]["to_seq"]), (&21.into(), &21.into()), "{skipped}");
+    let page = bob.ask("get_history", serde_json::json!({"user_id": "alice"}));
+    assert_eq!(page["messages"].as_array().map(Vec::len), Some(39));
+    assert_eq!(Client::connect(&server, "alice").tell("bob", "on")["seq"], 41);
+}

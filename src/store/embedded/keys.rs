@@ -18,6 +18,12 @@ pub fn seq_of(key: &[u8]) -> Option<Seq> {
     key.last_chunk::<8>().map(|bytes| Seq(u64::from_be_bytes(*bytes)))
 }
 
+/// The place that a key of `messages` begins with, whatever follows.
+pub fn place_of(key: &[u8]) -> Option<(u64, Seq)> {
+    let (number, rest) = key.split_first_chunk()?;
+    Some((u64::from_be_bytes(*number), Seq(u64::from_be_bytes(*rest.first_chunk()?))))
+}
+
 /// `conversations`: by id.
 pub fn conversation(id: &ConversationId) -> Slice {
     tagged(b'c', &[id.as_str().as_bytes()])

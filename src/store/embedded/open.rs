@@ -66,7 +66,10 @@ pub enum StoreOpenFault {
     WrongKey { path: PathBuf, id: String, file: PathBuf },
     #[error(transparent)]
     KeyFile(#[from] KeyFileFault),
-    #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
+    #[error(
+        "{fault}; restore the data folder from a backup, have `corehub store check --repair` keep what can be read, or move it \
+         away to start empty"
+    )]
     Journal { fault: JournalFault },
     #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
     File { fault: FileFault },
@@ -164,6 +167,19 @@ impl Folder {
     pub fn sync(&self) -> Result<(), StoreOpenFault> {
         let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
         synced.map_err(|source| StoreOpenFault::of(&self.path, source))
+    }
+
+    /// Puts a database that was made beside the one in use into its place; returns where that lies now.
+    pub fn exchange(&self, fresh: &Path) -> io::Result<PathBuf> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        File::open(fresh)?.sync_all()?;
+        // At no moment there is none: a start would take that for an empty store.
+        renameat_with(CWD, fresh, CWD, self.database(), RenameFlags::EXCHANGE)?;
+        let millis = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let aside = self.path.join(format!("{DATABASE}.damaged-{millis}"));
+        std::fs::rename(fresh, &aside)?;
+        File::open(&self.path)?.sync_all()?;
+        Ok(aside)
     }
 
     /// How far acknowledgements have come.

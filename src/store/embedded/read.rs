@@ -372,6 +372,8 @@ impl Hidden {
     }
 }
 
+/// What an operator does about damage.
+const MEND: &str = "stop the server and run `corehub store check --repair`";
 /// [`RangePage::covered`] when nothing was looked at.
 const NOTHING: (Seq, Seq) = (Seq(1), Seq(0));
 
@@ -382,7 +384,7 @@ fn unreadable(id: ConversationId, row: &RowRecord, device: u64, trouble: Trouble
     if !trouble.is_damage() {
         return Err(trouble);
     }
-    tracing::error!(conversation = %id, reason = %trouble, "the end of a log cannot be read: stop the server and run `corehub store check --repair`");
+    tracing::error!(conversation = %id, reason = %trouble, "the end of a log cannot be read: {MEND}");
     let mut conversation = seen(id, row, device, Seq::NONE);
     conversation.head = conversation.delivered_device.unwrap_or_default().max(conversation.delivered_any).next();
     Ok(conversation)
@@ -402,7 +404,7 @@ impl Damage<'_> {
             Err(trouble) if trouble.is_damage() => {
                 self.count += 1;
                 let user = self.user;
-                tracing::error!(%user, reason = %trouble, "left out for a user who connects: stop the server and run `corehub store check --repair`");
+                tracing::error!(%user, reason = %trouble, "left out for a user who connects: {MEND}");
                 Ok(None)
             }
             Err(trouble) => Err(trouble),

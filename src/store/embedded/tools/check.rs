@@ -1,7 +1,7 @@
 //! Owns the order of a check, its report, and the repairs it makes. What is wrong with a log, a row or a group is found by its
 //! neighbours. Never repairs what it cannot derive from what is left.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use fjall::{PersistMode, Slice};
 
@@ -20,6 +20,8 @@ pub struct CheckReport {
     pub faults_total: u64,
     /// How many of them a repair mends, or has mended.
     pub mendable: u64,
+    /// Messages that are lost, whatever a repair does: stretches of `seq` by conversation, all of them.
+    pub lost: BTreeMap<ConversationId, Vec<(Seq, Seq)>>,
 }
 
 /// How much was looked at.
@@ -49,8 +51,17 @@ impl Workbench {
             mends: Vec::new(),
             told_uses: HashSet::new(),
             named: HashMap::new(),
+            furthest: HashMap::new(),
+            rows_say: None,
         };
-        let passes: [(&str, Pass<'_>); 11] = [
+        for file in &self.damaged_files {
+            // Which records that concerns, the passes find; a repair copies the others.
+            check.report.mendable += 1;
+            check.report.faults_total += 1;
+            check.report.faults.push(format!("{file} (repair: what can be read of it is kept)"));
+        }
+        let passes: [(&str, Pass<'_>); 12] = [
+            ("ids", Check::ends),
             ("conversations", Check::conversations),
             ("messages", Check::logs),
             ("ids", Check::message_ids),
@@ -89,6 +100,10 @@ pub struct Check<'a> {
     mends: Vec<Mend>,
     /// Damaged first uses that their message has spoken for.
     pub told_uses: HashSet<Slice>,
+    /// Conversations by number as rows name them; looked up when nothing else does.
+    pub rows_say: Option<HashMap<u64, ConversationId>>,
+    /// The last `seq` that message ids lead to, by conversation number.
+    pub furthest: HashMap<u64, Seq>,
     /// Conversations whose number does not lead to them, until that is mended.
     pub named: HashMap<u64, ConversationId>,
 }
@@ -105,6 +120,27 @@ impl Check<'_> {
         if self.repair {
             self.mends.extend_from_slice(mends);
         }
+    }
+
+    /// Notes that messages are gone.
+    pub fn lost_of(&mut self, id: &ConversationId, from: Seq, to: Seq) {
+        let stretches = self.report.lost.entry(id.clone()).or_default();
+        match stretches.last_mut().filter(|(_, end)| end.next() == from) {
+            Some((_, end)) => *end = to,
+            None => stretches.push((from, to)),
+        }
+    }
+
+    /// How far logs went, as the ids of their messages say: an end that is lost is not to be written a second time.
+    fn ends(&mut self, view: &View<'_>) -> Result<(), Trouble> {
+        for guard in view.range(Space::Ids, Slice::from(b""), None) {
+            let (key, bytes) = guard.into_inner()?;
+            if let Ok([number, seq]) = decode_numbers(&key, &bytes) {
+                let furthest = self.furthest.entry(number).or_default();
+                *furthest = Seq(seq).max(*furthest);
+            }
+        }
+        Ok(())
     }
 
     /// Writes what was gathered, when that is much.
@@ -133,7 +169,8 @@ impl Check<'_> {
             let (key, bytes) = guard.into_inner()?;
             let id = std::str::from_utf8(&key[1..]).ok().and_then(|id| ConversationId::parse(id).ok());
             let Some(id) = id else {
-                self.fault("a conversation's key is no id".to_owned(), &NO_MEND);
+                let mend = ConversationRecord::decode(&key, &bytes).is_err().then_some((Space::Conversations, key, None));
+                self.fault("a conversation's key is no id (repair: removed)".to_owned(), mend.as_slice());
                 continue;
             };
             self.report.counts.conversations += 1;

@@ -1,9 +1,11 @@
 //! Owns what is checked of logs: every message of every conversation, without gaps, each found by its id and, as long as it
 //! counts, by its client id. A message that cannot be read becomes a lost one: its `seq` stays, clients are told of the gap.
 
+use std::collections::HashMap;
+
 use fjall::Slice;
 
-use super::super::codec::{self, ConversationRecord, FirstUse, Unreadable};
+use super::super::codec::{self, ConversationRecord, FirstUse, RowRecord, Unreadable};
 use super::super::keys;
 use super::super::tables::{Look, Space, Trouble, View};
 use super::check::{Check, Mend, NO_MEND};
@@ -33,9 +35,12 @@ impl Check<'_> {
             let id = codec::decode_conversation_id(&key, &bytes);
             match self.named.get(&number).cloned().map_or(id, Ok) {
                 Ok(id) => self.log(view, number, id)?,
-                Err(_) => {
-                    self.fault(format!("conversation number {number}: its id is damaged and nothing else names it"), &NO_MEND)
+                Err(_) if view.log(number, Seq(0), Seq(u64::MAX)).next().is_none() => {
+                    let told =
+                        format!("conversation number {number}: its id is damaged, and it has no messages (repair: removed)");
+                    self.fault(told, &[(Space::Numbers, key, None)]);
                 }
+                Err(_) => self.nameless(view, number)?,
             }
             self.mend_some()?;
         }
@@ -45,14 +50,53 @@ impl Check<'_> {
     /// Messages from one number to before another that belong to no conversation.
     fn nobodys(&mut self, view: &View<'_>, from: u64, to: Option<u64>) -> Result<(), Trouble> {
         let end = to.map(|to| keys::message(to, Seq(0)));
-        if let Some(guard) = view.range(Space::Messages, keys::message(from, Seq(0)), end).next() {
-            let number = guard.key()?.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let mut seen = None;
+        for guard in view.range(Space::Messages, keys::message(from, Seq(0)), end) {
+            let (key, bytes) = guard.into_inner()?;
+            let number = key.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
             // What will be led back to is told already.
-            if !self.named.contains_key(&number) {
-                self.fault(format!("messages under number {number} belong to no conversation"), &NO_MEND);
+            if self.named.contains_key(&number) {
+                continue;
             }
+            if codec::decode_head(&key, &bytes).is_err() {
+                self.fault(
+                    "a damaged record lies where no message belongs (repair: removed)".to_owned(),
+                    &[(Space::Messages, key, None)],
+                );
+            } else if seen.replace(number) != Some(number) {
+                self.nameless(view, number)?;
+            }
+            self.mend_some()?;
         }
         Ok(())
+    }
+
+    /// Messages whose conversation is known by its users' rows at most.
+    fn nameless(&mut self, view: &View<'_>, number: u64) -> Result<(), Trouble> {
+        if self.rows_say.is_none() {
+            let mut found = HashMap::new();
+            for guard in view.range(Space::Rows, Slice::from(b""), None) {
+                let (key, bytes) = guard.into_inner()?;
+                if let (Some((_, id)), Ok(row)) = (keys::row_parts(&key), RowRecord::decode(&key, &bytes)) {
+                    found.insert(row.number, id);
+                }
+            }
+            self.rows_say = Some(found);
+        }
+        match self.rows_say.as_ref().and_then(|found| found.get(&number)).cloned() {
+            Some(id) => {
+                let key = keys::number(number);
+                let value = codec::encode_conversation_id(&id, &key);
+                let told = format!("messages under number {number}: of {id}, as a row of it says (repair: led back to)");
+                self.fault(told, &[(Space::Numbers, key, Some(value))]);
+                self.named.insert(number, id.clone());
+                self.log(view, number, id)
+            }
+            None => {
+                self.fault(format!("messages under number {number} belong to no conversation"), &NO_MEND);
+                Ok(())
+            }
+        }
     }
 
     fn log(&mut self, view: &View<'_>, number: u64, id: ConversationId) -> Result<(), Trouble> {
@@ -87,10 +131,28 @@ impl Check<'_> {
             self.entry(view, &mut log, key, &bytes)?;
             self.mend_some()?;
         }
+        self.lost_end(view, &mut log)?;
         if log.expected > Seq(1) {
             self.rows_of(view, &log.id)?;
         }
         self.end_of_log(log, rebuilt.is_some());
+        Ok(())
+    }
+
+    /// Messages behind the end that somebody has had, or whose id is known: their `seq` must not be given again.
+    fn lost_end(&mut self, view: &View<'_>, log: &mut Log) -> Result<(), Trouble> {
+        let known = self.furthest.get(&log.record.number).copied().unwrap_or_default().max(self.furthest(view, &log.id)?);
+        if known < log.expected || known.0 - log.expected.0 >= GAP_MAX {
+            return Ok(());
+        }
+        let from = log.expected;
+        let mends: Vec<Mend> = (from.0..=known.0).map(|seq| self.lost(log, Seq(seq))).collect();
+        self.lost_of(&log.id, from, known);
+        self.fault(
+            format!("{} seq {} to {}: its end is missing (repair: they become lost messages)", log.id, from.0, known.0),
+            &mends,
+        );
+        log.expected = known.next();
         Ok(())
     }
 
@@ -123,6 +185,7 @@ impl Check<'_> {
             let fill = to - from < GAP_MAX;
             let lost = (from..=to).take(if fill { usize::MAX } else { 0 });
             let mends: Vec<Mend> = lost.map(|seq| self.lost(log, Seq(seq))).collect();
+            self.lost_of(&log.id, Seq(from), Seq(to));
             self.fault(format!("{} seq {from} to {to}: missing (repair: they become lost messages)", log.id), &mends);
         }
         log.expected = seq.next();
@@ -140,6 +203,7 @@ impl Check<'_> {
             }
             Err(Unreadable::Damaged) => {
                 let mend = self.lost(log, seq);
+                self.lost_of(&log.id, seq, seq);
                 self.fault(format!("{} seq {}: damaged (repair: it becomes a lost message)", log.id, seq.0), &[mend]);
             }
         }
@@ -164,8 +228,10 @@ impl Check<'_> {
             self.fault(told, &[(Space::Ids, key, Some(value))]);
         }
         if let Some(key) = keys::first_use(message, self.bench.seed)
-            && let Some(bytes) = view.get(Space::FirstUses, &key)?
-            && FirstUse::decode(&key, &bytes).is_err()
+            && match view.get(Space::FirstUses, &key)? {
+                Some(bytes) => FirstUse::decode(&key, &bytes).is_err(),
+                None => self.bench.uses_lost,
+            }
         {
             let first = FirstUse { number, seq, message_id: message.id, created_at };
             let value = first.encode(&key);

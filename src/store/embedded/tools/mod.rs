@@ -7,10 +7,13 @@ mod groups;
 mod import;
 mod lines;
 mod log;
+mod salvage;
 mod stats;
 
 #[cfg(test)]
 mod export_tests;
+#[cfg(test)]
+mod salvage_tests;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +29,7 @@ use super::journal::{self, Keep, MARK, Mark};
 use super::keyring::Keyring;
 use super::open::Folder;
 use super::tables::{Look, Space, Tables, Trouble};
-use super::{EmbeddedSettings, StoreOpenFault, know_users, open_tables, seed};
+use super::{EmbeddedSettings, StoreOpenFault, files, know_users, open_tables, seed};
 
 pub use check::CheckReport;
 pub use export::ExportFault;
@@ -39,6 +42,10 @@ pub struct Workbench {
     pub(super) tables: Tables,
     /// Of the hashes that name first uses.
     seed: u64,
+    /// Files whose content is not what was written.
+    damaged_files: Vec<String>,
+    /// First uses may be missing: those of all messages that are left are to be noted again.
+    uses_lost: bool,
     /// Dropped last.
     folder: Folder,
 }
@@ -56,6 +63,22 @@ impl Workbench {
         Workbench::take(Folder::open(&settings.path)?, settings, &keyring)
     }
 
+    /// As [`Workbench::open`], after a look at every file.
+    ///
+    /// # Errors
+    /// As [`Workbench::open`].
+    pub fn open_to_check(settings: &EmbeddedSettings) -> Result<Workbench, StoreOpenFault> {
+        if !Folder::exists(&settings.path) {
+            return Err(StoreOpenFault::Missing { path: settings.path.clone() });
+        }
+        let keyring = Arc::new(Keyring::of(settings)?);
+        let folder = Folder::open(&settings.path)?;
+        let damaged = files::damaged_tables(&folder.database()).map_err(|fault| StoreOpenFault::File { fault })?;
+        let mut bench = Workbench::take(folder, settings, &keyring)?;
+        bench.damaged_files = damaged.iter().map(ToString::to_string).collect();
+        Ok(bench)
+    }
+
     pub(super) fn take(folder: Folder, settings: &EmbeddedSettings, keyring: &Arc<Keyring>) -> Result<Workbench, StoreOpenFault> {
         let first_uses_since = Arc::new(AtomicU64::new(0));
         let acknowledged = folder.acknowledged()?.commit();
@@ -67,7 +90,7 @@ impl Workbench {
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
         let seed = seed(&tables).map_err(trouble)?;
         know_users(&tables).map_err(trouble)?;
-        Ok(Workbench { path: settings.path.clone(), tables, seed, folder })
+        Ok(Workbench { path: settings.path.clone(), tables, seed, damaged_files: Vec::new(), uses_lost: false, folder })
     }
 
     /// Closes a folder that was filled, and says so: from now on a server may open it. A last commit leaves its mark, so that no

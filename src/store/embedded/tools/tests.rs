@@ -165,6 +165,15 @@ fn conversations_are_rebuilt_from_their_logs() {
         mended("missing conversation", |tables| tables.keyspace(Space::Conversations).remove(id.clone()).unwrap());
     assert_eq!(page(&mut backend, &private("a", "b")).0.len(), 37);
     mended("damaged number", |tables| flip(tables, Space::Numbers, &keys::number(1)));
+    let (_, mut backend, _folder) = mended("a conversation that only rows name", |tables| {
+        flip(tables, Space::Numbers, &keys::number(1));
+        flip(tables, Space::Conversations, &id);
+    });
+    assert_eq!(page(&mut backend, &private("a", "b")).0.len(), 37);
+    mended("a message under a number of nobody's", |tables| {
+        let bytes = tables.get(Space::Messages, &keys::message(1, Seq(20))).unwrap().unwrap();
+        tables.keyspace(Space::Messages).insert(keys::message(9, Seq(20)), bytes).unwrap();
+    });
     let (_, mut backend, _folder) = mended("an empty log", |tables| {
         (4..=40).for_each(|seq| tables.keyspace(Space::Messages).remove(keys::message(1, Seq(seq))).unwrap());
         (4..=40).for_each(|id| tables.keyspace(Space::Ids).remove(keys::message_id(MessageId(id))).unwrap());
