@@ -178,6 +178,12 @@ impl Shard {
         }
     }
 
+    /// False once nothing more of a connection is heard but its close frame: to decode the rest would be wasted.
+    pub fn hears(&self, key: SessionKey) -> bool {
+        let session = self.sessions.get(key.slot as usize).and_then(|session| session.as_deref());
+        session.is_some_and(|session| session.key == key && !session.is_closing())
+    }
+
     /// Returns false when the session is gone or closing already.
     fn begin_closing(&mut self, key: SessionKey, frame: Frame, answered: bool, turn: &mut Turn<'_>) -> bool {
         let deadline = turn.now.mono_ms() + self.settings.write_timeout_ms;

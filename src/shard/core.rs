@@ -162,6 +162,7 @@ impl Core {
     /// Returns false when nothing more of this connection is to be read.
     fn take_item(&mut self, key: SessionKey, item: Item<'_>) -> bool {
         match item {
+            Item::Message { .. } | Item::Ping(_) | Item::Pong(_) if !self.engine.hears(key) => {}
             Item::Message { text, payload } if self.echo => {
                 self.step(Event::Raw { key, text, payload: payload.to_vec() });
             }

@@ -22,7 +22,7 @@ at_shards!(everybody_is_told_and_closed, |server| {
     assert_eq!(server.wait_for_exit().code(), Some(0));
 });
 
-at_shards!(a_busy_server_drains_too, |server| {
+at_shards!(a_busy_server_drains_too, UNLIMITED, |server| {
     std::thread::scope(|scope| {
         for index in 0..4 {
             scope.spawn(move || {
@@ -105,3 +105,6 @@ fn stuck_reader(server: &Server) -> RawConnection {
     }
     stuck
 }
+
+/// Whoever sends without a pause is not cut off.
+const UNLIMITED: &str = "[limits]\nmessages_per_second = 0\nuser_messages_per_second = 0\n";

@@ -24,6 +24,29 @@ at_shards!(ten_times_the_rate_ends_in_4101, "[limits]\nmessages_per_second = 20\
     neighbours.assert_undisturbed("ten times the rate");
 });
 
+at_shards!(what_follows_a_close_is_not_looked_at, "[limits]\nmessages_per_second = 20\nerrors_per_minute = 30\n", |server| {
+    const MESSAGES: usize = 20_000;
+    let mut abuser = RawConnection::authenticated(server, "mallory");
+    let message = br#"{"type":"send_message","data":{"to_user_id":"carol","content":"x"}}"#;
+    // It may be closed before all are taken.
+    let _ = abuser.send(&frames::masked(frames::FIN | frames::TEXT, message).repeat(MESSAGES));
+    loop {
+        match abuser.receive(PATIENCE) {
+            Received::Frame { first, payload } if first & 0xf == frames::CLOSE => {
+                assert_eq!(payload[..2], 4101u16.to_be_bytes());
+                break;
+            }
+            Received::Frame { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    eventually("it is counted as closed", || {
+        (server.metric("corehub_connections_closed_total", "rate_limited") == 1.0).then_some(())
+    });
+    let received = server.metric("corehub_messages_received_total", "send_message");
+    assert!(received < MESSAGES as f64 / 2.0, "{received} were decoded after the close");
+});
+
 at_shards!(ten_times_the_rate_in_pings_ends_in_4101, "[limits]\nmessages_per_second = 100\nerrors_per_minute = 30\n", |server| {
     const PINGS: usize = 10_000;
     let mut neighbours = Neighbours::calm(server);

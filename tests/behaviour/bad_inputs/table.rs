@@ -193,7 +193,10 @@ const ROWS: [Row; 77] = [
     ]),
     (67, "odd searches", &["bad_inputs/rights.rs searches_take_words_and_nothing_more"]),
     // Load.
-    (68, "ten times the rate", &["bad_inputs/load.rs ten_times_the_rate_ends_in_4101"]),
+    (68, "ten times the rate", &[
+        "bad_inputs/load.rs ten_times_the_rate_ends_in_4101",
+        "bad_inputs/load.rs what_follows_a_close_is_not_looked_at",
+    ]),
     (69, "readers that do not read", &[
         "slow_reader.rs stalled_readers_cost_no_memory_and_lose_nothing",
         "bad_inputs/load.rs a_client_that_never_reads_is_bounded",
