@@ -1,5 +1,9 @@
 //! What durable appends cost: the embedded store on the disk of the current folder, batch by batch, with the tables growing and
-//! compacting meanwhile. Run with `cargo bench --bench store [-- MESSAGES]`.
+//! compacting meanwhile. Run with `cargo bench --bench store [-- MESSAGES]`; `-- search [MESSAGES]` measures searches in one
+//! conversation of a million messages.
+
+#[path = "measure/searches.rs"]
+mod searches;
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +15,11 @@ use corehub::types::{
 };
 
 fn main() {
-    let messages = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(400_000);
+    let number: Option<u64> = std::env::args().filter_map(|argument| argument.parse().ok()).next();
+    if std::env::args().any(|argument| argument == "search") {
+        return searches::run(number.unwrap_or(1_000_000));
+    }
+    let messages = number.unwrap_or(400_000) as usize;
     println!(
         "{:>6} {:>10} {:>10} {:>10} {:>10} {:>10} {:>8}",
         "batch", "messages", "msg/s", "p50 µs", "p99 µs", "worst µs", "RSS MiB"

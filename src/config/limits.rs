@@ -104,6 +104,8 @@ pub struct StoreLimits {
     /// 0 keeps messages for ever.
     pub retention_ms: u64,
     pub dedupe_window_ms: u64,
+    /// In which the search index is made; 0 without one.
+    pub search_memory_bytes: usize,
 }
 
 impl Limits {
@@ -158,6 +160,7 @@ impl Limits {
                 write_buffer_bytes: bytes(config.store.write_buffer_bytes),
                 retention_ms: millis(config.messages.retention),
                 dedupe_window_ms: engine.dedupe_window_ms,
+                search_memory_bytes: if config.store.search { bytes(config.store.search_memory_bytes) } else { 0 },
             },
             engine,
             drain_deadline_ms: millis(config.server.drain_deadline),

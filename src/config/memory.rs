@@ -82,6 +82,7 @@ fn at_start(limits: &Limits) -> Vec<MemoryLine> {
         line("rings from the store", STORE_REPLY_BYTES, limits.store.completions, false),
         line("executor", EXECUTOR_BYTES, 1, false),
         line("cache of the store", limits.store.cache_bytes, 1, true),
+        line("search index being made", limits.store.search_memory_bytes, 1, true),
     ]
 }
 

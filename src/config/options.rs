@@ -275,6 +275,11 @@ options! {
         /// What was written gathers in so much memory before it is moved to tables; four times as much when the disk cannot
         /// follow. More of it means fewer and larger writes, and a longer start after a crash.
         write_buffer_bytes: ByteSize = Start::Default("32MiB"), between(MIB, 16 * 1_024 * MIB); Restart
+        /// Keeps an index of all texts in the data folder, from which `search` answers. Without it `search` looks through the
+        /// conversations, up to 100,000 messages for one answer. For `embedded` only, and not with `store.encryption_key_file`.
+        search: bool = Start::Default("true"); Restart
+        /// Memory in which new parts of the index are made; more makes fewer and larger parts.
+        search_memory_bytes: ByteSize = Start::Default("32MiB"), between(16 * MIB, 1024 * MIB); Restart
     }
 
     /// The process.

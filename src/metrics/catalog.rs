@@ -63,6 +63,8 @@ catalog! {
     StoreDamaged = "corehub_store_damaged_total" Counter [] "Times a connection went without something damaged on disk";
     StoreCommitSeconds = "corehub_store_commit_seconds" Histogram [] "How long commits of the store took";
     StoreBatchMessages = "corehub_store_batch_messages" Histogram [] "Writes in one commit of the store";
+    SearchLagMessages = "corehub_search_lag_messages" Gauge [] "Stored messages that the search index does not have yet";
+    SearchRebuildConversations = "corehub_search_rebuild_conversations" Gauge [] "Conversations that a new search index has still to read";
     LaggingConnections = "corehub_lagging_connections" Gauge [] "Connections with a cursor that is being refilled from the log";
     TurnSeconds = "corehub_turn_seconds" Histogram ["shard"] "How long turns of a shard took, without the rest at their end";
     ResidentMemoryBytes = "process_resident_memory_bytes" Gauge [] "Memory of this process that is resident";

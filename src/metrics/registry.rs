@@ -15,11 +15,20 @@ pub struct StoreMetrics {
     pub commit_seconds: Histogram,
     /// Writes in one commit.
     pub batch_messages: Histogram,
+    /// Stored and not in the search index yet.
+    pub search_lag_messages: u64,
+    /// Still to be read by a search index that is made anew.
+    pub search_rebuild_conversations: u64,
 }
 
 impl Default for StoreMetrics {
     fn default() -> StoreMetrics {
-        StoreMetrics { commit_seconds: Histogram::latency(), batch_messages: Histogram::items() }
+        StoreMetrics {
+            commit_seconds: Histogram::latency(),
+            batch_messages: Histogram::items(),
+            search_lag_messages: 0,
+            search_rebuild_conversations: 0,
+        }
     }
 }
 

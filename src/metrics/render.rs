@@ -72,6 +72,8 @@ impl Snapshot {
             }
             Metric::StoreCommitSeconds => out.histogram(&[], &self.store.commit_seconds),
             Metric::StoreBatchMessages => out.histogram(&[], &self.store.batch_messages),
+            Metric::SearchLagMessages => out.number(&[], self.store.search_lag_messages),
+            Metric::SearchRebuildConversations => out.number(&[], self.store.search_rebuild_conversations),
             Metric::ResidentMemoryBytes => out.number(&[], self.process.resident_memory_bytes),
             Metric::OpenFds => out.number(&[], self.process.open_fds),
             Metric::CpuSeconds => out.fraction(self.process.cpu_seconds),

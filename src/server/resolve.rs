@@ -6,7 +6,7 @@ use crate::auth::{self, AuthRules, Verifier};
 use crate::config::{Algorithm, Config, Durability, Limits, SessionPolicy, StoreKind};
 use crate::engine::{self, Settings};
 use crate::shard::{Caps, DriverSettings, RingSettings};
-use crate::store::{self, EmbeddedSettings, StoreSettings};
+use crate::store::{self, EmbeddedSettings, SearchSettings, StoreSettings};
 use crate::types::revocation::Revocation;
 use crate::wire::frame::FrameLimits;
 use crate::wire::upgrade::{OriginRule, UpgradeRules};
@@ -131,12 +131,15 @@ pub(super) fn embedded(config: &Config) -> EmbeddedSettings {
         Durability::Commit => store::Durability::Commit,
         Durability::Memory => store::Durability::Memory,
     };
+    let memory_bytes = usize::try_from(config.store.search_memory_bytes.0).expect("the table bounds it by 1 GiB");
+    let search = config.store.search.then(|| SearchSettings { memory_bytes, ..SearchSettings::default() });
     EmbeddedSettings {
         path: config.store.path.clone(),
         durability,
         encryption_key_file: config.store.encryption_key_file.clone(),
         cache_bytes: config.store.cache_bytes.0,
         write_buffer_bytes: config.store.write_buffer_bytes.0,
+        search,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::control::{self, ControlHandle, ControlParts, ControlRuntime, KeyPlace
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
 use crate::shard::{self, DriverSettings, Order};
-use crate::store::{Backend, Backups, CommitSample, EmbeddedBackend, MemoryBackend, Wake};
+use crate::store::{Backend, Backups, CommitSample, EmbeddedBackend, MemoryBackend, SearchLag, Wake};
 use crate::types::Call;
 use crate::types::call::AnswerTo;
 use crate::types::envelope::Body;
@@ -93,6 +93,8 @@ fn wait(wishes: &Receiver<Wish>, node: &Node, reload: impl Fn(), publish: impl F
 #[derive(Default)]
 struct StoreCounts {
     metrics: StoreMetrics,
+    /// Asks the search index how far it is behind.
+    search: Option<Box<dyn Fn() -> SearchLag + Send>>,
     /// Changed since it was published.
     fresh: bool,
 }
@@ -100,6 +102,12 @@ struct StoreCounts {
 /// Leaves a copy of the store's counts where operators read it.
 fn publish(counts: &Mutex<StoreCounts>, registry: &Registry) {
     let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(SearchLag { messages, rebuild_conversations }) = counts.search.as_ref().map(|lag| lag()) {
+        let metrics = &mut counts.metrics;
+        let before = (metrics.search_lag_messages, metrics.search_rebuild_conversations);
+        (metrics.search_lag_messages, metrics.search_rebuild_conversations) = (messages, rebuild_conversations);
+        counts.fresh |= before != (messages, rebuild_conversations);
+    }
     if counts.fresh {
         counts.fresh = !registry.publish_store(&counts.metrics);
     }
@@ -266,6 +274,9 @@ fn store(
         StoreKind::Memory => (Box::new(MemoryBackend::new(random())), None),
         StoreKind::Embedded => {
             let backend = EmbeddedBackend::open(resolve::embedded(config))?;
+            if let Some(lag) = backend.search_lag() {
+                counts.lock().unwrap_or_else(PoisonError::into_inner).search = Some(Box::new(lag));
+            }
             let backups = backend.backups();
             (Box::new(backend), Some(backups))
         }

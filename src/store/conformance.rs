@@ -3,6 +3,7 @@
 mod forgetting;
 mod listings;
 mod log;
+mod searches;
 mod standing;
 
 use super::backend::{Backend, Outcome};
@@ -54,8 +55,10 @@ const PARTS: &[Part] = &[
     ("content survives unchanged", log::content),
     ("summaries are paged, newest first", summaries),
     ("unread messages are counted per conversation", unread),
-    ("search finds words of what may be read", search),
-    ("search is paged, newest first", search_pages),
+    ("search finds words of what may be read", searches::words),
+    ("search is paged, newest first", searches::pages),
+    ("search reads every script", searches::scripts),
+    ("search finds nothing that retention has removed", searches::pruned),
 ];
 
 /// A backend and what makes it short to use.
@@ -267,26 +270,6 @@ impl Probe {
         }
     }
 
-    /// Contents found on all pages, in order.
-    fn found(&mut self, name: &str, query: &str, only: Option<&ConversationId>, limit: u32) -> Vec<String> {
-        let (mut contents, mut cursor) = (Vec::new(), None);
-        for _ in 0..100 {
-            let read = Read::Search { user: user(name), query: query.to_owned(), conversation: only.cloned(), limit, cursor };
-            match self.read(read) {
-                Answer::Found { messages, next } => {
-                    assert!(messages.len() <= limit as usize);
-                    contents.extend(messages.iter().map(|message| message.content.as_str().to_owned()));
-                    cursor = next;
-                }
-                other => panic!("nothing searched: {other:?}"),
-            }
-            if cursor.is_none() {
-                return contents;
-            }
-        }
-        panic!("pages without end");
-    }
-
     fn say(&mut self, conversation: &ConversationId, sender: &str, content: &str, at: u64) {
         let mut draft = message(conversation, Some(sender), None, at);
         draft.content = RawJson::string(content);
@@ -358,47 +341,4 @@ fn unread(mut probe: Probe) {
     // Notifications count.
     probe.append(message(&ConversationId::system(&user("a")), None, None, 9));
     assert_eq!(probe.unread("a"), [entry("p:a:b", 1, true), entry("s:a", 1, false)]);
-}
-
-fn search(mut probe: Probe) {
-    probe.make_group("g", &[("b", 0)]);
-    let (one, room) = (private("a", "b"), ConversationId::group(&group("g")));
-    assert!(probe.found("a", "hello", None, 10).is_empty());
-    probe.say(&one, "b", "Hello World", 1_000);
-    probe.say(&one, "a", "the world says: \"HELLO\"", 2_000);
-    probe.say(&one, "b", "\u{4eca}\u{5929}\u{5929}\u{6c14}\u{5f88}\u{597d}", 3_000);
-    probe.say(&room, "b", "hello, early", 1_500);
-    probe.change("g", |change| change.members_put = vec![member("a", Role::Member, 1)]);
-    probe.say(&room, "b", "hello, world", 2_500);
-    probe.say(&private("b", "c"), "b", "hello world of others", 2_600);
-    let found = probe.found("a", "hello world", None, 10);
-    assert_eq!(found, ["\"hello, world\"", "\"the world says: \\\"HELLO\\\"\"", "\"Hello World\""], "newest first");
-    assert_eq!(probe.found("a", "WORLD hello", Some(&one), 10).len(), 2);
-    assert_eq!(probe.found("a", "\u{5929}\u{6c14}", None, 10).len(), 1, "words need no blanks around them");
-    assert!(probe.found("a", "early", None, 10).is_empty(), "from before they joined");
-    assert_eq!(probe.found("b", "early", None, 10).len(), 1);
-    assert!(probe.found("a", "others", None, 10).is_empty() && probe.found("a", "hello moon", None, 10).is_empty());
-    probe.done(Write::Hide { user: user("a"), conversation: one.clone(), seq: Seq(1) });
-    probe.done(Write::Recall { conversation: one.clone(), seq: Seq(2), by: user("a") });
-    assert_eq!(probe.found("a", "hello", None, 10), ["\"hello, world\""]);
-    assert_eq!(probe.found("b", "hello", Some(&one), 10), ["\"Hello World\""]);
-}
-
-fn search_pages(mut probe: Probe) {
-    let mut expected = Vec::new();
-    for number in 0..40 {
-        let partner = ["b", "c", "d"][number % 3];
-        let content = format!("needle {number}");
-        probe.say(&private("a", partner), "a", &content, 1_000 + number as u64 / 2);
-        probe.say(&private("a", partner), partner, "hay", 1_000 + number as u64 / 2);
-        expected.push(format!("\"{content}\""));
-    }
-    expected.sort();
-    for limit in [1, 3, 7, 100] {
-        let mut found = probe.found("a", "needle", None, limit);
-        let time = |content: &String| content.trim_matches(|other: char| !other.is_ascii_digit()).parse::<u64>().unwrap() / 2;
-        assert!(found.is_sorted_by_key(|content| std::cmp::Reverse(time(content))), "{found:?}");
-        found.sort();
-        assert_eq!(found, expected, "each once, in pages of {limit}");
-    }
 }

@@ -12,6 +12,7 @@ mod faults;
 mod listing;
 mod memory;
 mod submission;
+mod text;
 mod threads;
 mod upkeep;
 
@@ -26,6 +27,7 @@ pub use embedded::{
     BackupFault, BackupReport, Backups, CheckReport, Copied, Durability, EmbeddedBackend, EmbeddedSettings, ExportFault,
     FolderStats, ImportFault, KeyFileFault, StoreOpenFault, TableStats, Workbench, import, new_key_line,
 };
+pub use embedded::{SearchLag, SearchSettings};
 pub use faults::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;
 pub use submission::{Desk, Served, Submission};

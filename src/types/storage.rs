@@ -104,8 +104,16 @@ pub enum Read {
     Summaries { user: UserId, limit: u32, cursor: Option<String> },
     /// A user's conversations with unread messages: own, recalled and hidden ones never count, notifications do.
     Unread { user: UserId },
-    /// Messages whose text matches, newest first, in the conversations the user has a row of, from each row's `start_seq` on.
-    Search { user: UserId, query: String, conversation: Option<ConversationId>, limit: u32, cursor: Option<String> },
+    /// Messages whose text matches, newest first, in the conversations the user has a row of, from each row's `start_seq` on;
+    /// with `whole_groups` also what was said in groups before.
+    Search {
+        user: UserId,
+        query: String,
+        conversation: Option<ConversationId>,
+        whole_groups: bool,
+        limit: u32,
+        cursor: Option<String>,
+    },
     /// Everyone known, in an order that stays: whoever has or had a conversation, a device or a time of being seen, or was named
     /// by [`Write::Know`]. After `after`,
     /// at most `limit`.

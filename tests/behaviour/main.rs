@@ -25,6 +25,7 @@ mod reading;
 mod recall;
 mod rest;
 mod retention;
+mod search;
 mod sessions;
 mod slow_reader;
 mod store;

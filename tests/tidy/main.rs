@@ -34,8 +34,12 @@ const LAYERS: &[(&str, u8)] = &[
 const SIDEWAYS: &[(&str, &str)] = &[("engine", "auth"), ("metrics", "types")];
 
 /// Crates that may be named only below the given paths.
-const CONFINED: &[(&str, &[&str])] =
-    &[("glommio", &["src/shard/"]), ("tokio", &["src/control/", "src/store/postgres", "src/bus/"]), ("axum", &["src/control/"])];
+const CONFINED: &[(&str, &[&str])] = &[
+    ("glommio", &["src/shard/"]),
+    ("tokio", &["src/control/", "src/store/postgres", "src/bus/"]),
+    ("axum", &["src/control/"]),
+    ("tantivy", &["src/store/embedded/search/"]),
+];
 
 /// Folders that are told the time and never look it up.
 const CLOCKLESS: &[&str] = &["types", "wire", "auth", "engine", "config", "sim"];

@@ -45,7 +45,8 @@ impl Shard {
             Err(fault) => return self.refuse(key, request.as_ref(), fault, turn),
         };
         let Some(asker) = self.asker(key, request, turn) else { return };
-        let read = Read::Search { user: asker.user.clone(), query, conversation, limit, cursor };
+        let whole_groups = self.settings.group_history_all;
+        let read = Read::Search { user: asker.user.clone(), query, conversation, whole_groups, limit, cursor };
         self.read_list(asker, read, turn);
     }
 

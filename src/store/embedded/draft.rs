@@ -10,6 +10,7 @@ use super::codec::{ConversationRecord, RowRecord, decode_head};
 use super::heads::Heads;
 use super::keyring::Keyring;
 use super::keys;
+use super::search::LogChange;
 use super::tables::{Look, Space, Tables, Trouble};
 use crate::types::record::Message;
 use crate::types::{ConversationId, Millis, Seq, UserId};
@@ -33,6 +34,9 @@ pub struct Ledger {
     /// Where logs end once this batch is committed.
     heads: Vec<(u64, Seq)>,
     undo: Vec<Undo>,
+    /// What the batch does to logs, and how much of it before the write in the making.
+    changes: Vec<LogChange>,
+    changes_begun: usize,
     /// The number of the next new conversation.
     next_number: u64,
     /// Of the hashes that name first uses.
@@ -61,6 +65,8 @@ impl Ledger {
             pending: Default::default(),
             heads: Vec::new(),
             undo: Vec::new(),
+            changes: Vec::new(),
+            changes_begun: 0,
             next_number: last + 1,
             seed,
         })
@@ -68,11 +74,13 @@ impl Ledger {
 
     pub fn draft<'a>(&'a mut self, tables: &'a Tables) -> Draft<'a> {
         self.undo.clear();
+        self.changes_begun = self.changes.len();
         Draft { tables, ledger: self }
     }
 
     /// Takes back what was done since the last [`draft`](Ledger::draft).
     pub fn take_back(&mut self) {
+        self.changes.truncate(self.changes_begun);
         while let Some(undo) = self.undo.pop() {
             match undo {
                 Undo::Pending(space, key, Some(value)) => {
@@ -111,8 +119,8 @@ impl Ledger {
         self.pending.iter().flatten().map(weight).sum()
     }
 
-    /// Moves the batch into one of the database.
-    pub fn pour(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch) {
+    /// Moves the batch into one of the database; returns what it does to logs.
+    pub fn pour(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch) -> Vec<LogChange> {
         for space in Space::ALL {
             let keyspace = tables.keyspace(space);
             for (key, value) in std::mem::take(&mut self.pending[space as usize]) {
@@ -124,6 +132,7 @@ impl Ledger {
         }
         self.conversations.trim();
         self.rows.trim();
+        std::mem::take(&mut self.changes)
     }
 
     /// Tells readers where logs end, once what was poured last is committed.
@@ -228,6 +237,7 @@ impl Draft<'_> {
         let key = keys::message(conversation.record.number, message.seq);
         let value = super::codec::encode_message(message, &key, self.tables.keyring());
         self.put(Space::Messages, key, value);
+        self.changed(LogChange::appended(conversation.record.number, message.seq));
         conversation.head = message.seq;
         self.ledger.heads.push((conversation.record.number, message.seq));
         self.ledger.undo.push(Undo::Head);
@@ -240,6 +250,11 @@ impl Draft<'_> {
         }
         conversation.newest = conversation.newest.max(message.created_at);
         self.set_conversation(&message.conversation, conversation);
+    }
+
+    /// Notes what the write does to a log.
+    pub fn changed(&mut self, change: LogChange) {
+        self.ledger.changes.push(change);
     }
 
     fn put_record(&mut self, id: &ConversationId, record: &ConversationRecord) {

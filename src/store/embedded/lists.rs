@@ -1,16 +1,12 @@
-//! Owns what is read across a user's conversations: summaries, unread counts, search. Every answer looks at a bounded number of
+//! Owns what is read across a user's conversations: summaries and unread counts. Every answer looks at a bounded number of
 //! messages, whatever there is. Lives on the reader threads.
-
-use std::collections::BinaryHeap;
-use std::collections::VecDeque;
 
 use super::codec::{RowRecord, decode_head, is_lost};
 use super::keys;
 use super::read::Hidden;
 use super::tables::{Look, Space, Trouble, View};
-use crate::store::listing::{matches, parse_cursor, position};
+use crate::store::listing::parse_cursor;
 use crate::types::push::{ConversationSummary, UnreadEntry};
-use crate::types::record::SharedMessage;
 use crate::types::storage::Answer;
 use crate::types::{ConversationId, Millis, Seq, UserId};
 
@@ -97,147 +93,38 @@ impl View<'_> {
         }
         Ok((unread, mentioned))
     }
-
-    /// Every word of the query has to occur, in any case. Looks through the newest messages of all conversations together; when
-    /// that was enough for one answer, `next` says where to go on, also when nothing was found so far.
-    pub(super) fn search(
-        &self,
-        user: &UserId,
-        query: &str,
-        only: Option<&ConversationId>,
-        limit: u32,
-        cursor: Option<&str>,
-    ) -> Result<Answer, Trouble> {
-        let words: Vec<String> = query.split_whitespace().map(str::to_lowercase).collect();
-        let before = cursor.and_then(parse_cursor);
-        let mut heap = BinaryHeap::new();
-        for row in self.rows(user)? {
-            let (id, row) = row?;
-            if only.is_none_or(|only| *only == id) {
-                let mut strand = Strand::new(self, id, row, before.clone())?;
-                heap.extend(strand.next(self, user)?.map(|message| Newest { message, strand }));
-            }
-        }
-        let (mut messages, mut budget) = (Vec::new(), Budget::new());
-        while let Some(Newest { message, mut strand }) = heap.pop() {
-            let position = position(&message);
-            let enough = !budget.spend(message.content.as_str().len());
-            if matches(&message, &words) {
-                messages.push(message);
-            }
-            heap.extend(strand.next(self, user)?.map(|message| Newest { message, strand }));
-            if (enough || messages.len() >= limit.max(1) as usize) && !heap.is_empty() {
-                return Ok(Answer::Found { messages, next: Some(format!("{}:{}", position.0.0, position.1)) });
-            }
-        }
-        Ok(Answer::Found { messages, next: None })
-    }
 }
 
 /// What one answer may look at.
-struct Budget {
+pub(super) struct Budget {
     messages: usize,
     bytes: usize,
 }
 
 impl Budget {
     fn new() -> Budget {
-        Budget { messages: LOOKED_AT_MAX, bytes: LOOKED_AT_BYTES_MAX }
+        Budget::with(0)
     }
 
-    /// False when it is used up.
-    fn spend(&mut self, bytes: usize) -> bool {
-        self.messages = self.messages.saturating_sub(1);
+    /// So many messages more than usual.
+    pub(super) fn with(messages: usize) -> Budget {
+        Budget { messages: LOOKED_AT_MAX + messages, bytes: LOOKED_AT_BYTES_MAX }
+    }
+
+    /// For a message that is looked at; false when it is used up.
+    pub(super) fn spend(&mut self, bytes: usize) -> bool {
         self.bytes = self.bytes.saturating_sub(bytes);
-        self.messages > 0 && self.bytes > 0
-    }
-}
-
-/// One conversation of a search, walked from its end in pieces.
-struct Strand {
-    id: ConversationId,
-    row: RowRecord,
-    /// Only what lies before it.
-    before: Option<(Millis, String)>,
-    waiting: VecDeque<SharedMessage>,
-    /// Last `seq` that was not looked at; None: all have been.
-    high: Option<Seq>,
-    piece: usize,
-}
-
-impl Strand {
-    fn new(view: &View<'_>, id: ConversationId, row: RowRecord, before: Option<(Millis, String)>) -> Result<Strand, Trouble> {
-        let mut high = Seq(u64::MAX);
-        if let Some((at, _)) = &before
-            && let Some(record) = view.conversation_record(&id)?
-        {
-            // A later page begins where the earlier one stopped, not at the end.
-            let until = at.0.saturating_add(record.slack_ms);
-            let bounds = (record.first_kept.max(row.start_seq.next()), view.head(&record)?);
-            high = view.partition(&record, &id, bounds, |time| time.0 <= until)?.previous();
-        }
-        Ok(Strand { id, row, before, waiting: VecDeque::new(), high: Some(high), piece: PIECE_MIN })
+        self.spend_messages(1)
     }
 
-    /// The next older message that the user may find.
-    fn next(&mut self, view: &View<'_>, user: &UserId) -> Result<Option<SharedMessage>, Trouble> {
-        while self.waiting.is_empty() {
-            let Some(high) = self.high.filter(|high| *high > self.row.start_seq) else { return Ok(None) };
-            let low = self.row.start_seq.next();
-            let mut hidden = Hidden::walk(view, user, self.row.number, (low, high), true);
-            self.high = None;
-            for (place, guard) in view.log(self.row.number, low, high).rev().enumerate() {
-                let (key, bytes) = guard.into_inner()?;
-                let seq = keys::seq_of(&key).unwrap_or_default();
-                if place == self.piece {
-                    self.high = Some(seq);
-                    break;
-                }
-                let head = decode_head(&key, &bytes).map_err(Trouble::at(Space::Messages, self.id.as_str()))?;
-                let early = |(at, _): &(Millis, String)| head.created_at > *at;
-                if head.recalled || self.before.as_ref().is_some_and(early) || hidden.has(seq)? {
-                    continue;
-                }
-                let message = view.decode(&key, &bytes, &self.id, seq)?;
-                if self.before.as_ref().is_none_or(|before| position(&message) < *before) {
-                    self.waiting.push_back(message);
-                }
-            }
-            self.piece = (self.piece * 4).min(PIECE_MAX);
-        }
-        Ok(self.waiting.pop_front())
+    /// For what costs as much as so many messages.
+    pub(super) fn spend_messages(&mut self, messages: usize) -> bool {
+        self.messages = self.messages.saturating_sub(messages);
+        !self.is_spent()
     }
-}
 
-/// A strand by its newest message.
-struct Newest {
-    message: SharedMessage,
-    strand: Strand,
-}
-
-impl Newest {
-    fn order(&self) -> (Millis, &ConversationId, Seq) {
-        (self.message.created_at, &self.message.conversation, self.message.seq)
-    }
-}
-
-impl PartialEq for Newest {
-    fn eq(&self, other: &Newest) -> bool {
-        self.order() == other.order()
-    }
-}
-
-impl Eq for Newest {}
-
-impl PartialOrd for Newest {
-    fn partial_cmp(&self, other: &Newest) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Newest {
-    fn cmp(&self, other: &Newest) -> std::cmp::Ordering {
-        self.order().cmp(&other.order())
+    pub(super) fn is_spent(&self) -> bool {
+        self.messages == 0 || self.bytes == 0
     }
 }
 
@@ -245,5 +132,3 @@ impl Ord for Newest {
 const COUNTED_MAX: usize = 10_000;
 const LOOKED_AT_MAX: usize = 100_000;
 const LOOKED_AT_BYTES_MAX: usize = 32 << 20;
-const PIECE_MIN: usize = 4;
-const PIECE_MAX: usize = 256;

@@ -12,6 +12,7 @@ pub(crate) mod codec;
 mod contacts;
 mod draft;
 mod files;
+mod find;
 mod heads;
 pub(crate) mod journal;
 pub(crate) mod keyring;
@@ -21,6 +22,7 @@ mod open;
 mod prune;
 mod read;
 mod rewrite;
+mod search;
 mod tables;
 mod tools;
 mod write;
@@ -53,11 +55,13 @@ use keyring::Keyring;
 use open::Folder;
 use prune::Sweep;
 use rewrite::Rewriter;
+use search::{IndexSettings, Indexing, Notes, Search};
 use tables::{Look, Space, Tables, Trouble, Tuning};
 
 pub use backup::{BackupFault, BackupReport, Backups, Copied};
 pub use keyring::{KeyFileFault, new_key_line};
 pub use open::StoreOpenFault;
+pub use search::{SearchLag, SearchSettings};
 pub use tools::{CheckReport, ExportFault, FolderStats, ImportFault, TableStats, Workbench, import};
 
 /// How to keep things on disk.
@@ -72,6 +76,9 @@ pub struct EmbeddedSettings {
     pub write_buffer_bytes: u64,
     /// Keys that bodies are sealed with; None: bodies are kept as they are.
     pub encryption_key_file: Option<PathBuf>,
+    /// The search index; None: there is none, searches look through the log. It holds words as they are, so there is none either
+    /// where bodies are sealed.
+    pub search: Option<SearchSettings>,
 }
 
 impl EmbeddedSettings {
@@ -82,6 +89,7 @@ impl EmbeddedSettings {
             cache_bytes: CACHE_BYTES,
             write_buffer_bytes: WRITE_BUFFER_BYTES,
             encryption_key_file: None,
+            search: Some(SearchSettings::default()),
         }
     }
 }
@@ -113,6 +121,9 @@ pub struct EmbeddedBackend {
     sweep: Sweep,
     rewriter: Rewriter,
     backups: Backups,
+    /// What commits leave for the search index, and the thread that makes it.
+    notes: Option<Notes>,
+    indexing: Option<Indexing>,
     /// Makes the next commit fail as if the disk had.
     #[cfg(test)]
     sync_fails: bool,
@@ -130,6 +141,7 @@ struct Failed {
 struct Shared {
     tables: RwLock<Option<Tables>>,
     reason: Mutex<String>,
+    search: Option<Arc<Search>>,
 }
 
 impl Shared {
@@ -138,7 +150,14 @@ impl Shared {
         let Some(tables) = &*tables else {
             return Err(StoreFault::Unavailable(self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()));
         };
-        guarded(|| tables.view().read(read))
+        if let (Read::Search { .. }, Some(search)) = (read, &self.search) {
+            match catch_unwind(AssertUnwindSafe(|| tables.view().read(read, Some(search)))) {
+                Ok(Err(Trouble::Index(fault))) => search.damaged(fault.to_string()),
+                Err(_) => search.damaged("a search met something unreadable".to_owned()),
+                Ok(answer) => return answer.map_err(unavailable),
+            }
+        }
+        guarded(|| tables.view().read(read, None))
     }
 }
 
@@ -165,18 +184,29 @@ impl EmbeddedBackend {
         if mark.number < known {
             return Err(StoreOpenFault::Journal { fault: journal::ends_early(&folder.database(), mark.number, known) });
         }
-        let ledger = seed(&tables).and_then(|seed| {
+        let how = search::settings(&settings, &folder.search());
+        let search = how.as_ref().map(|_| Arc::new(Search::default()));
+        let loaded = seed(&tables).and_then(|seed| {
             know_users(&tables)?;
-            Ledger::load(&tables, seed)
+            let notes = match &search {
+                Some(search) => Some(Notes::open(&tables, mark.number, search.clone())?),
+                None => search::clear_notes(&tables).map(|()| None)?,
+            };
+            Ok((Ledger::load(&tables, seed)?, notes))
         });
-        let ledger = match ledger {
-            Ok(ledger) => ledger,
+        let (ledger, notes) = match loaded {
+            Ok(loaded) => loaded,
             Err(trouble) => {
                 drop(tables);
                 return Err(blame(&folder.database(), StoreOpenFault::trouble(&folder.database(), &trouble)));
             }
         };
-        let shared = Arc::new(Shared { tables: RwLock::new(Some(tables)), reason: Mutex::new(String::new()) });
+        let tables = RwLock::new(Some(tables));
+        let shared = Arc::new(Shared { tables, reason: Mutex::new(String::new()), search: search.clone() });
+        let indexing = search.zip(how).map(|(search, how)| {
+            let settings = IndexSettings { folder: folder.search(), store: ledger.seed, how };
+            Indexing::start(search, shared.clone(), settings)
+        });
         Ok(EmbeddedBackend {
             backups: Backups::new(shared.clone(), settings.path.clone()),
             settings,
@@ -191,6 +221,8 @@ impl EmbeddedBackend {
             first_uses_before: None,
             sweep: Sweep::default(),
             rewriter: Rewriter::new(),
+            notes,
+            indexing,
             #[cfg(test)]
             sync_fails: false,
             folder,
@@ -200,6 +232,12 @@ impl EmbeddedBackend {
     /// Copies it to another folder while it is used; for any thread.
     pub fn backups(&self) -> Backups {
         self.backups.clone()
+    }
+
+    /// Tells how far the search index is behind, from any thread; None without one.
+    pub fn search_lag(&self) -> Option<impl Fn() -> SearchLag + Send + Sync + use<>> {
+        let search = self.shared.search.clone()?;
+        Some(move || search.lag())
     }
 
     /// Writes what the ledger holds as one commit.
@@ -215,8 +253,11 @@ impl EmbeddedBackend {
         tables.wait_for_room(self.settings.write_buffer_bytes);
         let mut batch = tables.database().batch().durability(Some(mode));
         self.rewriter.written(self.ledger.bytes(), |space| self.ledger.removed(space));
-        self.ledger.pour(tables, &mut batch);
+        let changed = self.ledger.pour(tables, &mut batch);
         let mark = Mark { number: self.number + 1, synced: self.synced };
+        if let Some(notes) = &mut self.notes {
+            notes.write(tables, &mut batch, mark.number, changed);
+        }
         batch.insert(tables.keyspace(Space::Meta), MARK, mark.encode());
         batch.commit().map_err(|error| error.to_string())?;
         #[cfg(test)]
@@ -225,8 +266,12 @@ impl EmbeddedBackend {
         }
         self.ledger.publish(tables.heads());
         self.number = mark.number;
+        if let Some(notes) = &mut self.notes {
+            notes.written(mark.number);
+        }
         if durability == Durability::Commit {
             self.synced = mark.number;
+            self.tell_synced();
         }
         Ok(())
     }
@@ -259,6 +304,12 @@ impl EmbeddedBackend {
         if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
             // It happens with the next table that memory fills, if not now.
             let _ = tables.keyspace(Space::Meta).rotate_memtable();
+        }
+    }
+
+    fn tell_synced(&self) {
+        if let Some(search) = &self.shared.search {
+            search.set_synced(self.synced);
         }
     }
 
@@ -305,8 +356,13 @@ impl EmbeddedBackend {
             return Err(format!("the disk has lost what was acknowledged: commit {} of {acknowledged}", mark.number));
         }
         self.ledger = Ledger::load(&tables, self.ledger.seed).map_err(|trouble| trouble.to_string())?;
-        (self.number, self.synced) = (mark.number, mark.number);
+        self.number = mark.number;
+        if let (Some(notes), Some(search)) = (&mut self.notes, &self.shared.search) {
+            *notes = Notes::open(&tables, mark.number, search.clone()).map_err(|trouble| trouble.to_string())?;
+        }
         *open = Some(tables);
+        self.synced = mark.number;
+        self.tell_synced();
         Ok(())
     }
 }
@@ -455,6 +511,9 @@ impl Backend for EmbeddedBackend {
     }
 
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
+        if let Some(search) = &self.shared.search {
+            search.set_pruned_before(before);
+        }
         self.forget(|sweep, ledger, tables| sweep.messages(ledger, tables, before, messages_max))
     }
 
@@ -486,7 +545,10 @@ impl Backend for EmbeddedBackend {
             None => return,
         };
         match persisted {
-            Ok(()) => self.synced = self.number,
+            Ok(()) => {
+                self.synced = self.number;
+                self.tell_synced();
+            }
             Err(reason) => {
                 self.fail(reason);
             }
@@ -497,6 +559,7 @@ impl Backend for EmbeddedBackend {
 impl Drop for EmbeddedBackend {
     /// Leaves a mark behind the last commit, so that damage to that commit cannot be taken for an unfinished one.
     fn drop(&mut self) {
+        self.indexing = None;
         if self.failed.is_none()
             && let Err(reason) = self.flush(Durability::Commit)
         {

@@ -163,6 +163,11 @@ impl Folder {
         self.path.join(DATABASE)
     }
 
+    /// Where the search index lies.
+    pub fn search(&self) -> PathBuf {
+        self.path.join(SEARCH)
+    }
+
     /// Makes sure that the names of what lies in the folder are on disk.
     pub fn sync(&self) -> Result<(), StoreOpenFault> {
         let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
@@ -272,6 +277,7 @@ const FORMAT_TEXT: &str = "corehub data format ";
 const FORMAT_NUMBER: u64 = 2;
 const UNFINISHED: &str = "corehub.unfinished";
 const DATABASE: &str = "store";
+const SEARCH: &str = "search";
 const PROBE: &str = "corehub.probe";
 const PROBE_BYTES: usize = 1 << 20;
 

@@ -7,13 +7,16 @@ use fjall::Slice;
 
 use super::codec::{self, ConversationRecord, GroupRecord, RowRecord, device_hash};
 use super::keys;
+use super::search::Search;
 use super::tables::{Look, Space, Trouble, View};
+use crate::store::listing::Wanted;
 use crate::types::record::{Group, SharedMessage, UserConversation};
 use crate::types::storage::{Answer, GroupState, RangePage, RangeQuery, Read, UserState};
 use crate::types::{ConversationId, DeviceId, GroupId, MessageId, Millis, Seq, UserId};
 
 impl View<'_> {
-    pub fn read(&self, read: &Read) -> Result<Answer, Trouble> {
+    /// `search` is the index, when there is one.
+    pub fn read(&self, read: &Read, search: Option<&Search>) -> Result<Answer, Trouble> {
         Ok(match read {
             Read::Head { conversation } => Answer::Head(self.head_of(conversation)?),
             Read::Group { group } => Answer::Group(self.group(group)?),
@@ -34,8 +37,10 @@ impl View<'_> {
             }
             Read::Summaries { user, limit, cursor } => self.summaries(user, *limit, cursor.as_deref())?,
             Read::Unread { user } => self.unread(user)?,
-            Read::Search { user, query, conversation, limit, cursor } => {
-                self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())?
+            Read::Search { user, query, conversation, whole_groups, limit, cursor } => {
+                let (only, cursor) = (conversation.as_ref(), cursor.as_deref());
+                let wanted = Wanted { user, query, only, whole_groups: *whole_groups, limit: *limit, cursor };
+                self.find(&wanted, search)?
             }
             Read::Users { after, limit } => Answer::Users(self.users(after.as_ref(), *limit)?),
             Read::UserCount => Answer::Count(self.prefix(Space::Users, keys::users()).count() as u64),
@@ -124,10 +129,15 @@ impl View<'_> {
     }
 
     fn one_row(&self, user: &UserId, device: &DeviceId, id: &ConversationId) -> Result<Option<Box<UserConversation>>, Trouble> {
+        let Some(row) = self.row_of(user, id)? else { return Ok(None) };
+        Ok(Some(Box::new(self.row_as_seen(id.clone(), &row, device_hash(device.as_str()))?)))
+    }
+
+    /// What a user has of one conversation.
+    pub(super) fn row_of(&self, user: &UserId, id: &ConversationId) -> Result<Option<RowRecord>, Trouble> {
         let key = keys::row(user, id);
         let Some(bytes) = self.get(Space::Rows, &key)? else { return Ok(None) };
-        let row = RowRecord::decode(&key, &bytes).map_err(Trouble::at(Space::Rows, format!("{user} in {id}")))?;
-        Ok(Some(Box::new(self.row_as_seen(id.clone(), &row, device_hash(device.as_str()))?)))
+        RowRecord::decode(&key, &bytes).map(Some).map_err(Trouble::at(Space::Rows, format!("{user} in {id}")))
     }
 
     fn row_as_seen(&self, id: ConversationId, row: &RowRecord, device: u64) -> Result<UserConversation, Trouble> {

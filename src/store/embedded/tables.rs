@@ -13,6 +13,7 @@ use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Sn
 use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
 use super::heads::Heads;
 use super::keyring::{Keyring, NoKey};
+use super::search::IndexFault;
 use super::{keys, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
@@ -32,10 +33,11 @@ pub enum Space {
     Users,
     Notes,
     Meta,
+    Changes,
 }
 
 impl Space {
-    pub const ALL: [Space; 13] = [
+    pub const ALL: [Space; 14] = [
         Space::Messages,
         Space::Conversations,
         Space::Numbers,
@@ -49,10 +51,11 @@ impl Space {
         Space::Users,
         Space::Notes,
         Space::Meta,
+        Space::Changes,
     ];
 
-    /// One of each table of the database.
-    pub const TABLES: [Space; Table::ALL.len()] = [Space::Messages, Space::Ids, Space::FirstUses, Space::Rows, Space::Meta];
+    /// One of each table of the database but that of changes, which only the search index needs: without it that is made anew.
+    pub const TABLES: [Space; 5] = [Space::Messages, Space::Ids, Space::FirstUses, Space::Rows, Space::Meta];
 
     /// What it is called in messages.
     pub fn name(self) -> &'static str {
@@ -70,13 +73,14 @@ impl Space {
             Space::Users => "users",
             Space::Notes => "notes",
             Space::Meta => "meta",
+            Space::Changes => "changes",
         }
     }
 
     /// How all its keys begin.
     pub fn prefix(self) -> &'static [u8] {
         match self {
-            Space::Messages | Space::Ids | Space::FirstUses | Space::Rows => b"",
+            Space::Messages | Space::Ids | Space::FirstUses | Space::Rows | Space::Changes => b"",
             Space::Conversations => b"c",
             Space::Numbers => b"n",
             Space::Devices => b"d",
@@ -96,6 +100,7 @@ impl Space {
             Space::Ids => Table::Ids,
             Space::FirstUses => Table::FirstUses,
             Space::Rows => Table::Rows,
+            Space::Changes => Table::Changes,
             _ => Table::State,
         }
     }
@@ -109,10 +114,11 @@ enum Table {
     FirstUses,
     Rows,
     State,
+    Changes,
 }
 
 impl Table {
-    const ALL: [Table; 5] = [Table::Messages, Table::Ids, Table::FirstUses, Table::Rows, Table::State];
+    const ALL: [Table; 6] = [Table::Messages, Table::Ids, Table::FirstUses, Table::Rows, Table::State, Table::Changes];
 
     /// Its name on disk, which never changes.
     fn name(self) -> &'static str {
@@ -122,6 +128,7 @@ impl Table {
             Table::FirstUses => "first_uses",
             Table::Rows => "rows",
             Table::State => "state",
+            Table::Changes => "changes",
         }
     }
 
@@ -144,6 +151,8 @@ pub enum Trouble {
     NoKey { id: String, file: String, place: String },
     #[error("cannot read the database: {0}")]
     Engine(#[from] fjall::Error),
+    #[error("cannot read the search index: {0}")]
+    Index(#[from] IndexFault),
 }
 
 impl Trouble {

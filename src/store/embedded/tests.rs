@@ -47,6 +47,49 @@ impl Backend for Temporary {
     }
 }
 
+/// The same, whose searches wait until the index has everything.
+struct Indexed(Temporary);
+
+impl Backend for Indexed {
+    fn commit(&mut self, writes: &mut Vec<Write>, outcomes: &mut Vec<Outcome>) {
+        self.0.commit(writes, outcomes);
+    }
+
+    fn read(&mut self, read: &Read) -> Outcome {
+        if matches!(read, Read::Search { .. }) {
+            search::tests::wait_for_index(&self.0.backend);
+        }
+        self.0.read(read)
+    }
+
+    fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
+        self.0.prune(before, messages_max)
+    }
+
+    fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
+        self.0.expire(first_uses_before, entries_max)
+    }
+}
+
+#[test]
+fn embedded_conforms_with_everything_indexed() {
+    conformance::suite(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let search = SearchSettings { commit_every: Duration::from_millis(1), ..SearchSettings::default() };
+        let settings = EmbeddedSettings { search: Some(search), ..EmbeddedSettings::new(folder.path()) };
+        Box::new(Indexed(Temporary { backend: EmbeddedBackend::open(settings).unwrap(), _folder: folder }))
+    });
+}
+
+#[test]
+fn embedded_conforms_without_an_index() {
+    conformance::suite(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = EmbeddedSettings { search: None, ..EmbeddedSettings::new(folder.path()) };
+        Box::new(Temporary { backend: EmbeddedBackend::open(settings).unwrap(), _folder: folder })
+    });
+}
+
 fn conforms(durability: Durability) {
     conformance::suite(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -156,7 +199,14 @@ pub(super) fn everything(backend: &mut EmbeddedBackend) -> Vec<String> {
         Read::Range(range(&room)),
         Read::LastSeen { users: vec![user("a"), user("b")] },
         Read::Locate { message_id: MessageId(17) },
-        Read::Search { user: user("a"), query: "message".into(), conversation: None, limit: 100, cursor: None },
+        Read::Search {
+            user: user("a"),
+            query: "message".into(),
+            conversation: None,
+            whole_groups: false,
+            limit: 100,
+            cursor: None,
+        },
     ];
     for name in ["a", "b", "z", "m"] {
         reads.push(Read::User { user: user(name), device: device("d"), recent_since: None });
@@ -434,14 +484,14 @@ fn an_end_newer_than_the_view_is_no_damage() {
         Read::User { user: user.clone(), device: device("new"), recent_since: Some(Millis(0)) },
         Read::Summaries { user: user.clone(), limit: 10, cursor: None },
         Read::Unread { user: user.clone() },
-        Read::Search { user, query: "message".to_owned(), conversation: None, limit: 10, cursor: None },
+        Read::Search { user, query: "message".to_owned(), conversation: None, whole_groups: false, limit: 10, cursor: None },
         Read::Range(range(&conversation)),
     ];
     for read in reads {
-        let answer = view.read(&read);
+        let answer = view.read(&read, None);
         assert!(answer.is_ok(), "{read:?}: {answer:?}");
     }
-    assert!(matches!(view.read(&Read::Head { conversation }), Ok(Answer::Head(Seq(9)))));
+    assert!(matches!(view.read(&Read::Head { conversation }, None), Ok(Answer::Head(Seq(9)))));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use fjall::Slice;
 use super::codec::{self, FirstUse, GroupRecord, RowRecord, device_hash};
 use super::draft::Draft;
 use super::keys;
+use super::search::LogChange;
 use super::tables::{Look, Space, Trouble};
 use crate::types::record::{Delivery, Member};
 use crate::types::storage::{Answer, Append, GroupChange, Write};
@@ -270,6 +271,7 @@ impl Draft<'_> {
         if message.recalled_by().is_none() {
             let value = codec::encode_message(&message.recalled(by), &key, self.keyring());
             self.put(Space::Messages, key, value);
+            self.changed(LogChange::recalled(known.record.number, seq));
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 use super::MemoryBackend;
 use super::log::Log;
 use super::users::{Row, User};
-use crate::store::listing::{matches, parse_cursor, position};
+use crate::store::listing::{FOUND_BYTES_MAX, Wanted, parse_cursor, position};
+use crate::store::text::Query;
 use crate::types::push::{ConversationSummary, UnreadEntry};
 use crate::types::record::{Mentions, SharedMessage};
 use crate::types::storage::Answer;
@@ -55,36 +56,36 @@ impl MemoryBackend {
         Answer::Unread(entries.collect())
     }
 
-    /// Every word of the query has to occur, in any case. Looks at everything the user may read: memory holds little.
-    pub(super) fn search(
-        &self,
-        user: &UserId,
-        query: &str,
-        only: Option<&ConversationId>,
-        limit: u32,
-        cursor: Option<&str>,
-    ) -> Answer {
-        let Some(found) = self.users.user(user) else { return Answer::Found { messages: Vec::new(), next: None } };
-        let words: Vec<String> = query.split_whitespace().map(str::to_lowercase).collect();
-        let before = cursor.and_then(parse_cursor);
+    /// Every word of the query has to occur. Looks at everything the user may read: memory holds little.
+    pub(super) fn search(&self, wanted: &Wanted<'_>) -> Answer {
+        let Some(found) = self.users.user(wanted.user) else { return Answer::Found { messages: Vec::new(), next: None } };
+        let query = Query::new(wanted.query);
+        let before = wanted.cursor.and_then(parse_cursor);
         let mut hits: Vec<SharedMessage> = Vec::new();
         for row in found.rows() {
             let (conversation, log) = self.log_of(row);
-            if only.is_some_and(|only| only != conversation) {
+            if wanted.only.is_some_and(|only| only != conversation) {
                 continue;
             }
             hits.extend(
-                log.after(row.start_seq)
+                log.after(wanted.after(conversation, row.start_seq))
                     .filter(|message| !found.hides(row.log, message.seq) && message.recalled_by().is_none())
                     .filter(|message| before.as_ref().is_none_or(|(at, id)| position(message) < (*at, id.clone())))
-                    .filter(|message| matches(message, &words))
+                    .filter(|message| query.matches(message))
                     .cloned(),
             );
         }
         hits.sort_unstable_by_key(|message| std::cmp::Reverse(position(message)));
-        let more = hits.len() > limit as usize;
-        hits.truncate(limit as usize);
-        let next = hits.last().filter(|_| more).map(|message| {
+        let all = hits.len();
+        let mut bytes = 0;
+        let within = |message: &SharedMessage| {
+            let more = bytes < FOUND_BYTES_MAX;
+            bytes += message.weight_bytes();
+            more
+        };
+        let page = hits.iter().take(wanted.limit as usize).map(within).take_while(|more| *more).count();
+        hits.truncate(page);
+        let next = hits.last().filter(|_| page < all).map(|message| {
             let (at, id) = position(message);
             format!("{}:{id}", at.0)
         });

@@ -17,6 +17,7 @@ use hashbrown::HashTable;
 use indexmap::IndexMap;
 
 use super::backend::{Backend, Outcome};
+use crate::store::listing::Wanted;
 use crate::types::record::{Delivery, SharedMessage, UserConversation};
 use crate::types::storage::{
     Answer, Append, GroupChange, GroupState, NoteName, RangePage, RangeQuery, Read, StoreFault, UserState, Write,
@@ -311,8 +312,9 @@ impl Backend for MemoryBackend {
             Read::Locate { message_id } => Answer::Located(self.locate(*message_id)),
             Read::Summaries { user, limit, cursor } => self.summaries(user, *limit, cursor.as_deref()),
             Read::Unread { user } => self.unread(user),
-            Read::Search { user, query, conversation, limit, cursor } => {
-                self.search(user, query, conversation.as_ref(), *limit, cursor.as_deref())
+            Read::Search { user, query, conversation, whole_groups, limit, cursor } => {
+                let (only, cursor) = (conversation.as_ref(), cursor.as_deref());
+                self.search(&Wanted { user, query, only, whole_groups: *whole_groups, limit: *limit, cursor })
             }
             Read::Users { after, limit } => Answer::Users(self.users.listed(after.as_ref(), *limit as usize)),
             Read::UserCount => Answer::Count(self.users.count() as u64),

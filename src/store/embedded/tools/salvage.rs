@@ -64,6 +64,11 @@ impl Workbench {
         let mut salvage = Salvage { from: &tables, target: &target, buffer_bytes: settings.write_buffer_bytes, told: &mut told };
         let uses_lost = salvage.everything().and_then(|lost| salvage.end(number).map(|()| lost)).map_err(trouble)?;
         drop((tables, target));
+        // The index speaks of commits by their old numbers; the server makes another one.
+        let search = folder.search();
+        if search.exists() {
+            std::fs::remove_dir_all(&search).map_err(io)?;
+        }
         let aside = folder.exchange(&fresh).map_err(io)?;
         folder.acknowledged()?.raise(number);
         told.push(format!(
