@@ -183,7 +183,7 @@ impl Store {
             }
             Operation::Read(Read::Group { .. }) => Answer::Group(None),
             Operation::Read(Read::User { .. }) => {
-                Answer::User(Box::new(UserState { device_known: true, conversations: Vec::new(), last_seen: None }))
+                Answer::User(Box::new(UserState { device_known: true, conversations: Vec::new(), last_seen: None, damaged: 0 }))
             }
             Operation::Read(Read::Row { .. }) => Answer::Row(None),
             other => panic!("the bench's messages need no {other:?}"),

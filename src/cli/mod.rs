@@ -4,6 +4,7 @@
 //! asked for; everything else goes to standard error. Lives on the main thread.
 
 mod arguments;
+mod backup;
 mod bench;
 mod configuration;
 mod dev;

@@ -48,6 +48,9 @@ impl Archive {
         match timeout(CALL_TIMEOUT, outcome).await {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(StoreFault::Overloaded { .. }))) => Err(RestFault::new(ErrorName::Overloaded, "the store is busy")),
+            Ok(Ok(Err(StoreFault::Damaged(_)))) => {
+                Err(RestFault::new(ErrorName::StoreUnavailable, "this is damaged in the store: `corehub store check` tells more"))
+            }
             Ok(Ok(Err(StoreFault::Unavailable(_)))) => Err(RestFault::from(ErrorName::StoreUnavailable)),
             Ok(Err(_)) | Err(_) => Err(RestFault::new(ErrorName::StoreUnavailable, "the store did not answer in time")),
         }

@@ -8,8 +8,10 @@ mod access;
 mod announcements;
 mod answer;
 mod archive;
+mod backups;
 mod body;
 mod calls;
+mod client;
 mod groups;
 mod keys;
 mod listen;
@@ -36,10 +38,12 @@ use tokio::sync::{Notify, watch};
 
 use crate::mesh::directory::Directory;
 use crate::metrics::Registry;
-use crate::store::StoreClient;
+use crate::store::{Backups, StoreClient};
 use crate::types::call::AnswerTo;
 use crate::types::revocation::Revocation;
 use crate::types::{Call, CloseCode, DeviceId, Millis, SessionAddress, UserId};
+
+pub use client::{AdminFault, ask};
 
 use access::Access;
 use announcements::Crier;
@@ -103,6 +107,8 @@ pub struct ControlParts {
     pub token_life_ms: u64,
     /// A way to the store of its own; None: nothing is kept. Woken by [`ControlRuntime::wake`].
     pub store: Option<StoreClient>,
+    /// Copies the store while it is used; None: it is not on disk.
+    pub backups: Option<Backups>,
     /// `limits.content_bytes`.
     pub content_bytes_max: usize,
 }
@@ -207,6 +213,7 @@ pub fn spawn(parts: ControlParts) -> Result<ControlHandle, ControlFault> {
         kick: parts.kick,
         call: parts.call,
         archive,
+        backups: parts.backups,
         crier: Crier::default(),
         revocations: Default::default(),
         revoke: parts.revoke,
@@ -242,6 +249,7 @@ struct State {
     kick: Box<dyn Fn(KickTarget) -> bool + Send + Sync>,
     call: Box<dyn Fn(Call, AnswerTo) -> bool + Send + Sync>,
     archive: Archive,
+    backups: Option<Backups>,
     crier: Crier,
     revocations: Noted,
     revoke: Box<dyn Fn(usize, Arc<Revocation>) -> bool + Send + Sync>,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// The document of `/openapi.json`.
 pub(super) fn document() -> Value {
     let mut paths = Map::new();
-    for part in [process(), sessions(), messages(), lookups(), groups()] {
+    for part in [process(), sessions(), messages(), lookups(), groups(), store()] {
         if let Value::Object(part) = part {
             paths.extend(part);
         }
@@ -200,6 +200,29 @@ fn groups() -> Value {
                 &[],
             ),
             "delete": operation("Remove one member", named(), &[path("id"), path("user")], "200"),
+        },
+    })
+}
+
+fn store() -> Value {
+    let backup = || {
+        json!({
+            "state": {"enum": ["none", "running", "done", "failed"]},
+            "to": text(), "begun_at": integer(), "ended_at": integer(), "records": integer(), "bytes": integer(),
+            "reason": {"type": "string", "description": "why it failed"},
+        })
+    };
+    json!({
+        "/v1/store/backup": {
+            "get": operation("The last backup since the start", backup(), &[], "200"),
+            "post": with_body(
+                operation("Begin to copy the store to a folder of this machine", backup(), &[], "202"),
+                json!({
+                    "to": {"type": "string", "description": "absolute; empty or not there yet"},
+                    "bytes_per_second": {"type": "integer", "description": "16 MiB when left out, at least 64 KiB"},
+                }),
+                &["to"],
+            ),
         },
     })
 }

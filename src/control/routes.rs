@@ -15,7 +15,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::access::API_KEY;
 use super::answer::RestFault;
 use super::listen::Peer;
-use super::{State as Shared, announcements, groups, lookups, messages, operation, sessions, tokens};
+use super::{State as Shared, announcements, backups, groups, lookups, messages, operation, sessions, tokens};
 use crate::types::ErrorName;
 
 /// Every route with what all requests pass.
@@ -43,6 +43,7 @@ pub(super) fn router(state: Arc<Shared>) -> Router {
         .route("/v1/groups/{id}", get(groups::show).delete(groups::delete))
         .route("/v1/groups/{id}/members", get(groups::members).post(groups::add).delete(groups::remove))
         .route("/v1/groups/{id}/members/{user}", put(groups::put).delete(groups::remove_one))
+        .route("/v1/store/backup", get(backups::show).post(backups::begin))
         .fallback(|| async { RestFault::no_such_path() })
         .method_not_allowed_fallback(|| async { RestFault::wrong_method() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -15,8 +15,8 @@ use crate::types::push::{AuthSuccess, ClientLimits, Push, SkipReason};
 use crate::types::record::{Delivery, UserConversation};
 use crate::types::storage::{Answer, Operation, Read, StoreFault, UserState, Write};
 use crate::types::{
-    CloseCode, ConversationId, ConversationKind, DeviceId, GroupId, Millis, RequestId, Seq, SessionAddress, SessionKey, ShardId,
-    UserId,
+    CloseCode, ConversationId, ConversationKind, DeviceId, ErrorName, GroupId, Millis, RequestId, Seq, SessionAddress,
+    SessionKey, ShardId, UserId,
 };
 
 use super::conversations::{State, Waiting};
@@ -93,6 +93,11 @@ impl Shard {
         session.owe_sync(None);
         self.counters.ready += 1;
         self.greet(key, opening.request.as_ref(), turn);
+        if state.damaged > 0 {
+            self.counters.damaged += u64::from(state.damaged);
+            let fault = Fault::new(ErrorName::StoreUnavailable, "some of your conversations are damaged and left out");
+            self.refuse(key, None, fault, turn);
+        }
         let account = self.live(key).account();
         let (user, device) = (account.user.clone(), account.device.clone());
         if !state.device_known {
@@ -121,6 +126,13 @@ impl Shard {
         for request in opening.early {
             self.request_ready(key, request, turn);
         }
+    }
+
+    /// A conversation that is damaged on disk: the session is told that it goes without, and keeps all others.
+    pub(super) fn leave_out(&mut self, key: SessionKey, conversation: &ConversationId, turn: &mut Turn<'_>) {
+        self.counters.damaged += 1;
+        let message = format!("conversation {conversation} is damaged and left out");
+        self.refuse(key, None, Fault::new(ErrorName::StoreUnavailable, message), turn);
     }
 
     fn greet(&mut self, key: SessionKey, request: Option<&RequestId>, turn: &mut Turn<'_>) {
@@ -506,6 +518,11 @@ impl Shard {
         let sessions = self.users.online.get(&asker.user).map_or(1, |user| user.sessions.len() as u32);
         let body = match result {
             Ok(Answer::User(state)) => Body::Attached { address: asker.address, state, sessions },
+            // Nothing of the user's can be read, which coming back would not change: they get what is said from now on.
+            Err(StoreFault::Damaged(_)) => {
+                let state = UserState { device_known: true, conversations: Vec::new(), last_seen: None, damaged: 1 };
+                Body::Attached { address: asker.address, state: Box::new(state), sessions }
+            }
             _ => Body::Refused { address: asker.address, close: CloseCode::Overloaded },
         };
         self.route(asker.address.shard, body, turn);
@@ -598,7 +615,7 @@ impl Shard {
                 owned.online_by_shard[asker.address.shard.index()] += 1;
                 Body::GroupAttached { group, address: asker.address, user: asker.user.clone(), head, joined: member.joined_seq }
             }
-            None => Body::GroupRefused { group, address: asker.address },
+            None => Body::GroupRefused { group, address: asker.address, damaged: false },
         };
         self.route(address.shard, body, turn);
     }
@@ -611,8 +628,12 @@ impl Shard {
     }
 
     /// The home learns that a group it asked for is not for this session.
-    pub(super) fn group_refused(&mut self, group: &GroupId, key: SessionKey, turn: &mut Turn<'_>) {
-        if self.drop_cursor(key, &ConversationId::group(group), turn) {
+    pub(super) fn group_refused(&mut self, group: &GroupId, key: SessionKey, damaged: bool, turn: &mut Turn<'_>) {
+        let conversation = ConversationId::group(group);
+        if damaged {
+            self.leave_out(key, &conversation, turn);
+        }
+        if self.drop_cursor(key, &conversation, turn) {
             self.request_group(key, group.clone(), Seq::NONE, None, turn);
         }
     }

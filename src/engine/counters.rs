@@ -22,6 +22,8 @@ pub struct Counters {
     /// Notifications given up because the store took nothing for too long.
     pub notifications_lost: u64,
     pub refills: u64,
+    /// Times a session had to go without something because it is damaged on disk.
+    pub damaged: u64,
     /// Sessions now open, ready, and with a lagging cursor.
     pub sessions: u64,
     pub ready: u64,
@@ -47,6 +49,7 @@ impl Default for Counters {
             redelivered: 0,
             notifications_lost: 0,
             refills: 0,
+            damaged: 0,
             sessions: 0,
             ready: 0,
             lagging: 0,

@@ -35,6 +35,8 @@ pub struct Cursor {
     pub state: CursorState,
     /// A `sync_done` waits for this cursor.
     pub counted: bool,
+    /// The client knows that what comes next in the log is damaged.
+    pub damaged: bool,
     /// The user became a member again before the end of the former membership arrived here: attach again after it.
     pub reattach: bool,
 }
@@ -73,6 +75,7 @@ impl Cursor {
             attempts: 0,
             state,
             counted: false,
+            damaged: false,
             reattach: false,
         }
     }

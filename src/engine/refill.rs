@@ -79,6 +79,16 @@ impl Shard {
         note_page(&page, fits, &result);
         let progressed = match result {
             Ok(Answer::Range(range)) => !fits || self.take_page(&page, range, turn),
+            // Trying again does not help: the others go on. Its next message tries once more.
+            Err(StoreFault::Damaged(_)) => {
+                if fits {
+                    if !std::mem::replace(&mut self.live(key).cursor(page.cursor).damaged, true) {
+                        self.leave_out(key, &page.conversation, turn);
+                    }
+                    self.caught_up(key, page.cursor);
+                }
+                true
+            }
             _ => false,
         };
         if let Some(session) = self.session(key) {
@@ -141,7 +151,7 @@ impl Shard {
         at > page.after
     }
 
-    /// A lagging cursor has read all there is: it is live again.
+    /// A lagging cursor has read all there is, or all that can be read: it is live again.
     fn caught_up(&mut self, key: SessionKey, index: u32) {
         let Some(session) = self.session(key) else { return };
         session.set_state(index, CursorState::Live);
@@ -473,6 +483,7 @@ fn note_page(page: &Page, fits: bool, result: &Result<Answer, StoreFault>) {
 /// What a client is told when the store could not do it.
 pub(super) fn store_fault(fault: &StoreFault) -> Fault {
     match fault {
+        StoreFault::Damaged(_) => Fault::new(ErrorName::StoreUnavailable, "this is damaged in the store: it has to be repaired"),
         StoreFault::Unavailable(_) => Fault::retry(ErrorName::StoreUnavailable, "the store cannot take this now", 1_000),
         StoreFault::Overloaded { retry_after_ms } => Fault::retry(ErrorName::Overloaded, "the store is busy", *retry_after_ms),
     }

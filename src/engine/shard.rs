@@ -227,7 +227,7 @@ impl Shard {
             Body::GroupAttached { group, address, user, head, joined } => {
                 self.group_attached(group, address, user, head, joined, turn)
             }
-            Body::GroupRefused { group, address } => self.group_refused(&group, address.key, turn),
+            Body::GroupRefused { group, address, damaged } => self.group_refused(&group, address.key, damaged, turn),
             Body::GroupDetached { group, user } => self.group_detached(&group, &user, turn),
             Body::DeliverGroup { group, parcel } => self.deliver_group(&group, parcel, turn),
             Body::EphemeralGroup { group, whisper } => self.ephemeral_group(&group, whisper, turn),

@@ -60,6 +60,7 @@ catalog! {
     OutboxBytes = "corehub_outbox_bytes" Gauge [] "Bytes waiting to be sent to connections";
     EphemeralShed = "corehub_ephemeral_shed_total" Counter [] "Typing, presence and receipt frames dropped for slow readers";
     MeshMessages = "corehub_mesh_messages_total" Counter ["from" "to"] "Envelopes between shards";
+    StoreDamaged = "corehub_store_damaged_total" Counter [] "Times a connection went without something damaged on disk";
     StoreCommitSeconds = "corehub_store_commit_seconds" Histogram [] "How long commits of the store took";
     StoreBatchMessages = "corehub_store_batch_messages" Histogram [] "Writes in one commit of the store";
     SearchLagMessages = "corehub_search_lag_messages" Gauge [] "Stored messages that the search index does not have yet";

@@ -51,6 +51,7 @@ impl Snapshot {
             Metric::BytesSent => out.number(&[], self.sum(|shard| shard.bytes_sent)),
             Metric::FaultsCaught => out.number(&[], self.sum(|shard| shard.faults_caught)),
             Metric::OutboxBytes => out.number(&[], self.sum(|shard| shard.outbox_bytes)),
+            Metric::StoreDamaged => out.number(&[], self.sum(|shard| shard.store_damaged)),
             Metric::EphemeralShed => out.number(&[], self.sum(|shard| shard.ephemeral_shed)),
             Metric::LaggingConnections => out.number(&[], self.sum(|shard| shard.lagging)),
             Metric::ConnectionsClosed => CloseReason::all()

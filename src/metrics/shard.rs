@@ -77,6 +77,7 @@ pub struct ShardMetrics {
     /// Gauge: bytes in all outboxes.
     pub outbox_bytes: u64,
     pub ephemeral_shed: u64,
+    pub store_damaged: u64,
     /// Envelopes sent, by target shard.
     pub mesh_to: Vec<u64>,
     /// Gauge: connections with a lagging cursor.
@@ -105,6 +106,7 @@ impl ShardMetrics {
             faults_caught: 0,
             outbox_bytes: 0,
             ephemeral_shed: 0,
+            store_damaged: 0,
             mesh_to: vec![0; shards],
             lagging: 0,
             turn_seconds: Histogram::latency(),

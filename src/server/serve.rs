@@ -14,7 +14,7 @@ use crate::control::{self, ControlHandle, ControlParts, ControlRuntime, KeyPlace
 use crate::mesh::InboxSender;
 use crate::metrics::{Registry, StoreMetrics};
 use crate::shard::{self, DriverSettings, Order};
-use crate::store::{Backend, CommitSample, EmbeddedBackend, MemoryBackend, SearchLag, Wake};
+use crate::store::{Backend, Backups, CommitSample, EmbeddedBackend, MemoryBackend, SearchLag, Wake};
 use crate::types::Call;
 use crate::types::call::AnswerTo;
 use crate::types::envelope::Body;
@@ -40,7 +40,7 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
     let registry = Arc::new(Registry::new(usize::from(limits.shards)));
     let counts = Arc::new(Mutex::new(StoreCounts::default()));
     let runtime = ControlRuntime::prepare()?;
-    let mut store = store(&config, &limits, &counts, runtime.wake())?;
+    let (mut store, backups) = store(&config, &limits, &counts, runtime.wake())?;
     let revocations = revocations(&mut *store.backend)?;
     let mut node = Node::start(Plan {
         listeners,
@@ -55,7 +55,8 @@ pub fn serve(config: Config, options: ServeOptions) -> Result<ExitKind, ServeErr
         store: Some(store),
     })?;
     let readiness = Arc::new(Readiness::new(Phase::Starting));
-    let control = start_control(&config, &limits, &mut node, runtime, admin, registry.clone(), readiness.clone())?;
+    let ways = Ways { runtime, listener: admin, backups };
+    let control = start_control(&config, &limits, &mut node, ways, registry.clone(), readiness.clone())?;
     node.open();
     readiness.set(Phase::Ready);
     let ready = Ready { client, admin: control.address() };
@@ -183,15 +184,22 @@ fn bind_admin(config: &Config) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).map_err(|source| ServeError::Admin { address, source })
 }
 
+/// What the control plane lives on and only it has.
+struct Ways {
+    runtime: ControlRuntime,
+    listener: TcpListener,
+    backups: Option<Backups>,
+}
+
 fn start_control(
     config: &Config,
     limits: &Limits,
     node: &mut Node,
-    runtime: ControlRuntime,
-    listener: TcpListener,
+    ways: Ways,
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
 ) -> Result<ControlHandle, ServeError> {
+    let Ways { runtime, listener, backups } = ways;
     let [orders, callers, guards] = [(); 3].map(|()| node.orders.clone());
     let next = AtomicUsize::new(0);
     Ok(control::spawn(ControlParts {
@@ -213,6 +221,7 @@ fn start_control(
         dedupe_window_ms: limits.engine.dedupe_window_ms,
         token_life_ms: u64::try_from(config.auth.token_life.as_millis()).unwrap_or(u64::MAX),
         store: node.other_client.take(),
+        backups,
         content_bytes_max: limits.engine.content_bytes_max,
     })?)
 }
@@ -255,15 +264,21 @@ fn call(orders: &[InboxSender<Order>], from: usize, call: Call, answer: AnswerTo
     false
 }
 
-fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>, other: Wake) -> Result<StorePlan, ServeError> {
-    let backend: Box<dyn Backend> = match config.store.kind {
-        StoreKind::Memory => Box::new(MemoryBackend::new(random())),
+fn store(
+    config: &Config,
+    limits: &Limits,
+    counts: &Arc<Mutex<StoreCounts>>,
+    other: Wake,
+) -> Result<(StorePlan, Option<Backups>), ServeError> {
+    let (backend, backups): (Box<dyn Backend>, _) = match config.store.kind {
+        StoreKind::Memory => (Box::new(MemoryBackend::new(random())), None),
         StoreKind::Embedded => {
-            let embedded = EmbeddedBackend::open(resolve::embedded(config))?;
-            if let Some(lag) = embedded.search_lag() {
+            let backend = EmbeddedBackend::open(resolve::embedded(config))?;
+            if let Some(lag) = backend.search_lag() {
                 counts.lock().unwrap_or_else(PoisonError::into_inner).search = Some(Box::new(lag));
             }
-            Box::new(embedded)
+            let backups = backend.backups();
+            (Box::new(backend), Some(backups))
         }
     };
     match resolve::durability(config) {
@@ -279,7 +294,7 @@ fn store(config: &Config, limits: &Limits, counts: &Arc<Mutex<StoreCounts>>, oth
         counts.metrics.batch_messages.record_items(sample.served.writes as u64);
         counts.fresh = true;
     };
-    Ok(StorePlan { backend, settings: resolve::store(limits), observer: Box::new(observer), other })
+    Ok((StorePlan { backend, settings: resolve::store(limits), observer: Box::new(observer), other }, backups))
 }
 
 /// A connection more makes a drain this much longer: a thousand are closed per second.

@@ -49,6 +49,7 @@ impl Driver {
         metrics.messages_delivered = counters.delivered;
         metrics.errors = counters.errors;
         metrics.ephemeral_shed = counters.shed;
+        metrics.store_damaged = counters.damaged;
         metrics.lagging = counters.lagging;
         for code in CloseCode::ALL {
             metrics.connections_closed[CloseReason::Server(*code).index()] = counters.closes[code.index()];

@@ -23,7 +23,10 @@ mod tests;
 
 pub use backend::{Backend, Outcome, ReadSide};
 pub use client::{Refused, StoreClient};
-pub use embedded::{Durability, EmbeddedBackend, EmbeddedSettings, KeyFileFault, StoreOpenFault, new_key_line};
+pub use embedded::{
+    BackupFault, BackupReport, Backups, CheckReport, Copied, Durability, EmbeddedBackend, EmbeddedSettings, ExportFault,
+    FolderStats, ImportFault, KeyFileFault, StoreOpenFault, TableStats, Workbench, import, new_key_line,
+};
 pub use embedded::{SearchLag, SearchSettings};
 pub use faults::{Faults, FaultyBackend};
 pub use memory::MemoryBackend;

@@ -126,10 +126,11 @@ pub enum Body {
         head: Seq,
         joined: Seq,
     },
-    /// The session's user is no member.
+    /// The session's user is no member, or (`damaged`) nobody can tell, because the group cannot be read.
     GroupRefused {
         group: GroupId,
         address: SessionAddress,
+        damaged: bool,
     },
     /// The user is no member any more: nothing that follows is for them.
     GroupDetached {

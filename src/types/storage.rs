@@ -218,6 +218,8 @@ pub struct UserState {
     pub device_known: bool,
     pub conversations: Vec<UserConversation>,
     pub last_seen: Option<Millis>,
+    /// What is known to be missing here because it is damaged on disk: mostly conversations.
+    pub damaged: u32,
 }
 
 /// A page of a log.
@@ -240,6 +242,10 @@ pub enum StoreFault {
     /// Full disk, I/O error, lost database: nothing was written, nothing was acknowledged.
     #[error("store unavailable: {0}")]
     Unavailable(String),
+    /// What is asked for, or what it depends on, is damaged on disk: asking again does not help, an operator has to repair it.
+    /// Nothing was written.
+    #[error("damaged in the store: {0}")]
+    Damaged(String),
     /// Its queue is full.
     #[error("store queue full")]
     Overloaded { retry_after_ms: u64 },

@@ -6,6 +6,7 @@ mod support;
 
 mod announcements;
 mod auth;
+mod backup;
 mod bad_inputs;
 mod control;
 mod crowd;
@@ -27,5 +28,6 @@ mod retention;
 mod search;
 mod sessions;
 mod slow_reader;
+mod store;
 mod sync;
 mod typing;

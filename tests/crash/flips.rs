@@ -29,8 +29,6 @@ pub enum Outcome {
     Whole,
     /// Some conversations are refused, all others are right.
     Limited,
-    /// Whoever shares a group whose log cannot be read to its end is sent away (4100), and told so in the log.
-    LockedOut,
     /// It did not start, and said which file is to blame.
     Refused,
     /// What must not be.
@@ -149,10 +147,8 @@ fn try_one(specimen: &Specimen, harmed: Option<(&Path, Harm)>) -> Result<Outcome
     }
     end(&server)?;
     match sight? {
-        Sight { locked_out: true, .. } if told > 0 => Ok(Outcome::LockedOut),
-        Sight { locked_out: true, .. } => Err(format!("sent away with 4100, and the log says nothing: {log}")),
         Sight { refused, .. } if refused.is_empty() => Ok(Outcome::Whole),
-        Sight { refused, readable: 0, .. } => Err(format!("all {} conversations are refused: {log}", refused.len())),
+        Sight { refused, readable: 0 } => Err(format!("all {} conversations are refused: {log}", refused.len())),
         Sight { refused, .. } if told == 0 => Err(format!("{refused:?} are refused and the log says nothing: {log}")),
         _ => Ok(Outcome::Limited),
     }

@@ -278,6 +278,13 @@ impl Shard {
         for waiting in waiting {
             match waiting {
                 Waiting::Ask(asker, _) | Waiting::Recall(asker, _) => self.fail(&asker, store_fault(fault), turn),
+                // Coming back would not help: it is told, and keeps its other conversations.
+                Waiting::Attach(asker) if matches!(fault, StoreFault::Damaged(_)) => {
+                    if let ConversationKind::Group(group) = conversation.kind() {
+                        let body = Body::GroupRefused { group, address: asker.address, damaged: true };
+                        self.route(asker.address.shard, body, turn);
+                    }
+                }
                 // A session that cannot be attached would miss messages without knowing: it comes back instead.
                 Waiting::Attach(asker) => {
                     let close = crate::types::CloseCode::Overloaded;

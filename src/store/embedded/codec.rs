@@ -371,6 +371,28 @@ fn read_message<'a>(
     Ok((Message { conversation, seq, id, sender, origin, client_id, kind, content, created_at, extra }, seal))
 }
 
+/// What stands for a message that damage has taken: its `seq` stays, and nobody is shown it.
+pub fn lost_message(conversation: &ConversationId, seq: Seq, created_at: Millis) -> Message {
+    let nobody = UserId::new("lost").expect("a plain word is an id");
+    Message {
+        conversation: conversation.clone(),
+        seq,
+        id: MessageId(0),
+        sender: None,
+        origin: SessionId(0),
+        client_id: None,
+        kind: MessageKind::Chat(MessageType::Text),
+        content: RawJson::empty(),
+        created_at,
+        extra: Some(Box::new(MessageExtra { recalled_by: Some(nobody), ..MessageExtra::default() })),
+    }
+}
+
+/// True for [`lost_message`]. Every other chat message has a sender.
+pub fn is_lost(message: &Message) -> bool {
+    message.sender.is_none() && matches!(message.kind, MessageKind::Chat(_)) && message.recalled_by().is_some()
+}
+
 /// What a sealed body belongs to. No identifier holds a zero byte, so no two places read alike.
 fn associated(conversation: &ConversationId, key: &[u8], before: &[u8]) -> SmallVec<[u8; 256]> {
     let mut bytes = SmallVec::from_slice(conversation.as_str().as_bytes());

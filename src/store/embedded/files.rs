@@ -34,24 +34,31 @@ pub fn check_lists(database: &Path) -> Result<(), FileFault> {
 
 /// Reads every table and compares it with the list that names it: the first that differs.
 pub fn find_damaged(database: &Path) -> Option<FileFault> {
-    let look = || -> Result<(), FileFault> {
-        check_lists(database)?;
-        for keyspace in keyspaces(database)? {
-            let Some(list) = list(&keyspace)? else { continue };
-            for (table, checksum) in tables(&list)? {
-                let path = keyspace.join(TABLES).join(table.to_string());
-                match checksum_of(&path)? {
-                    None => return Err(FileFault::Damaged { path, what: "it is missing".to_owned() }),
-                    Some(found) if found != checksum => {
-                        return Err(FileFault::Damaged { path, what: "its content is not what was written".to_owned() });
-                    }
-                    Some(_) => {}
+    damaged_tables(database).map_or_else(Some, |tables| tables.into_iter().next())
+}
+
+/// Reads every table and compares it with the list that names it: all that differ.
+///
+/// # Errors
+/// When a list itself is damaged.
+pub fn damaged_tables(database: &Path) -> Result<Vec<FileFault>, FileFault> {
+    check_lists(database)?;
+    let mut found = Vec::new();
+    for keyspace in keyspaces(database)? {
+        let Some(list) = list(&keyspace)? else { continue };
+        for (table, checksum) in tables(&list)? {
+            let path = keyspace.join(TABLES).join(table.to_string());
+            match checksum_of(&path) {
+                Ok(None) => found.push(FileFault::Damaged { path, what: "it is missing".to_owned() }),
+                Ok(Some(is)) if is != checksum => {
+                    found.push(FileFault::Damaged { path, what: "its content is not what was written".to_owned() });
                 }
+                Ok(Some(_)) => {}
+                Err(fault) => found.push(fault),
             }
         }
-        Ok(())
-    };
-    look().err()
+    }
+    Ok(found)
 }
 
 /// The folders of all keyspaces, in the order of their names.

@@ -21,9 +21,9 @@ use compact_str::CompactString;
 use fjall::{PersistMode, Slice};
 use zeroize::Zeroizing;
 
-use super::codec;
 use super::open::StoreOpenFault;
 use super::tables::{Look, Space, Tables, Trouble};
+use super::{EmbeddedSettings, codec};
 
 /// The keys at hand; none when bodies are kept as they are.
 #[derive(Default)]
@@ -98,6 +98,14 @@ impl Keyring {
         }
         let nonces = Mutex::new(Nonces { prefix: random().map_err(KeyFileFault::Random)?, counter: 0 });
         Ok(Keyring { file: Some(path.to_owned()), keys, nonces })
+    }
+
+    /// The keys that the settings name.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`].
+    pub fn of(settings: &EmbeddedSettings) -> Result<Keyring, KeyFileFault> {
+        Ok(settings.encryption_key_file.as_deref().map(Keyring::load).transpose()?.unwrap_or_default())
     }
 
     /// The id of the key to seal with.

@@ -18,6 +18,12 @@ pub fn seq_of(key: &[u8]) -> Option<Seq> {
     key.last_chunk::<8>().map(|bytes| Seq(u64::from_be_bytes(*bytes)))
 }
 
+/// The place that a key of `messages` begins with, whatever follows.
+pub fn place_of(key: &[u8]) -> Option<(u64, Seq)> {
+    let (number, rest) = key.split_first_chunk()?;
+    Some((u64::from_be_bytes(*number), Seq(u64::from_be_bytes(*rest.first_chunk()?))))
+}
+
 /// `conversations`: by id.
 pub fn conversation(id: &ConversationId) -> Slice {
     tagged(b'c', &[id.as_str().as_bytes()])
@@ -121,6 +127,32 @@ pub fn member(group: &GroupId, order: u64) -> Slice {
 /// `groups`: a user's order of joining.
 pub fn member_order(group: &GroupId, user: &UserId) -> Slice {
     tagged(b'g', &[group.as_str().as_bytes(), &[0, b'u'], user.as_str().as_bytes()])
+}
+
+/// `groups`: the group of a key, which of its records it is of (`r`, `m` or `u`), and the rest of the key.
+pub fn group_parts(key: &[u8]) -> Option<(GroupId, u8, &[u8])> {
+    let (id, rest) = until_zero(key.strip_prefix(b"g")?)?;
+    let (kind, rest) = rest.split_first()?;
+    Some((GroupId::new(id).ok()?, *kind, rest))
+}
+
+/// `hidden`: user, conversation number, `seq`.
+pub fn hidden_parts(key: &[u8]) -> Option<(UserId, u64, Seq)> {
+    let (user, place) = until_zero(key.strip_prefix(b"h")?)?;
+    let (number, seq) = (place.first_chunk::<8>()?, seq_of(place)?);
+    Some((UserId::new(user).ok()?, u64::from_be_bytes(*number), seq))
+}
+
+/// `rows`: user and conversation.
+pub fn row_parts(key: &[u8]) -> Option<(UserId, ConversationId)> {
+    let (user, rest) = until_zero(key)?;
+    Some((UserId::new(user).ok()?, ConversationId::parse(std::str::from_utf8(rest).ok()?).ok()?))
+}
+
+/// Text before the first zero byte, and what follows it.
+fn until_zero(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let at = bytes.iter().position(|byte| *byte == 0)?;
+    Some((std::str::from_utf8(&bytes[..at]).ok()?, &bytes[at + 1..]))
 }
 
 /// `users`: by id; nothing is kept but that there is such a user.

@@ -1,7 +1,7 @@
 //! Owns what is read across a user's conversations: summaries and unread counts. Every answer looks at a bounded number of
 //! messages, whatever there is. Lives on the reader threads.
 
-use super::codec::{RowRecord, decode_head};
+use super::codec::{RowRecord, decode_head, is_lost};
 use super::keys;
 use super::read::Hidden;
 use super::tables::{Look, Space, Trouble, View};
@@ -42,7 +42,9 @@ impl View<'_> {
         budget: &mut Budget,
     ) -> Result<ConversationSummary, Trouble> {
         let (last_seq, last_message) = match self.newest_message(row.number)? {
-            Some((seq, key, bytes)) if seq > row.start_seq => (seq, Some(self.decode(&key, &bytes, &id, seq)?)),
+            Some((seq, key, bytes)) if seq > row.start_seq => {
+                (seq, Some(self.decode(&key, &bytes, &id, seq)?).filter(|message| !is_lost(message)))
+            }
             Some((seq, _, _)) => (seq, None),
             None => match self.conversation_record(&id)? {
                 Some(record) => (record.first_kept.previous(), None),

@@ -6,6 +6,7 @@
 //! [`ReadSide`] on the readers'.
 
 mod acknowledged;
+mod backup;
 mod cache;
 pub(crate) mod codec;
 mod contacts;
@@ -23,8 +24,13 @@ mod read;
 mod rewrite;
 mod search;
 mod tables;
+mod tools;
 mod write;
 
+#[cfg(test)]
+mod backup_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod sealing_tests;
 #[cfg(test)]
@@ -52,9 +58,11 @@ use rewrite::Rewriter;
 use search::{IndexSettings, Indexing, Notes, Search};
 use tables::{Look, Space, Tables, Trouble, Tuning};
 
+pub use backup::{BackupFault, BackupReport, Backups, Copied};
 pub use keyring::{KeyFileFault, new_key_line};
 pub use open::StoreOpenFault;
 pub use search::{SearchLag, SearchSettings};
+pub use tools::{CheckReport, ExportFault, FolderStats, ImportFault, TableStats, Workbench, import};
 
 /// How to keep things on disk.
 #[derive(Clone, Debug)]
@@ -112,6 +120,7 @@ pub struct EmbeddedBackend {
     first_uses_before: Option<Millis>,
     sweep: Sweep,
     rewriter: Rewriter,
+    backups: Backups,
     /// What commits leave for the search index, and the thread that makes it.
     notes: Option<Notes>,
     indexing: Option<Indexing>,
@@ -165,7 +174,7 @@ impl EmbeddedBackend {
     /// When the folder cannot be used, another process has it, a newer version wrote it, its files are damaged, or its keys are
     /// not at hand.
     pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedBackend, StoreOpenFault> {
-        let keyring = Arc::new(settings.encryption_key_file.as_deref().map(Keyring::load).transpose()?.unwrap_or_default());
+        let keyring = Arc::new(Keyring::of(&settings)?);
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
         let acknowledged = folder.acknowledged()?;
@@ -199,6 +208,7 @@ impl EmbeddedBackend {
             Indexing::start(search, shared.clone(), settings)
         });
         Ok(EmbeddedBackend {
+            backups: Backups::new(shared.clone(), settings.path.clone()),
             settings,
             keyring,
             shared,
@@ -217,6 +227,11 @@ impl EmbeddedBackend {
             sync_fails: false,
             folder,
         })
+    }
+
+    /// Copies it to another folder while it is used; for any thread.
+    pub fn backups(&self) -> Backups {
+        self.backups.clone()
     }
 
     /// Tells how far the search index is behind, from any thread; None without one.
@@ -438,14 +453,22 @@ fn know_users(tables: &Tables) -> Result<(), Trouble> {
 fn guarded(answer: impl FnOnce() -> Result<Answer, Trouble>) -> Outcome {
     match catch_unwind(AssertUnwindSafe(answer)) {
         Ok(answer) => answer.map_err(unavailable),
-        Err(_) => Err(StoreFault::Unavailable("the database could not read what it holds: a file is damaged".to_owned())),
+        Err(_) => Err(damaged("the database could not read what it holds: a file is damaged".to_owned())),
     }
 }
 
 fn unavailable(trouble: Trouble) -> StoreFault {
     let reason = trouble.to_string();
+    if trouble.is_damage() {
+        return damaged(reason);
+    }
     tracing::error!(%reason, "the store cannot answer");
     StoreFault::Unavailable(reason)
+}
+
+fn damaged(reason: String) -> StoreFault {
+    tracing::error!(%reason, "the store cannot answer: stop the server and run `corehub store check --repair`");
+    StoreFault::Damaged(reason)
 }
 
 impl Backend for EmbeddedBackend {
@@ -543,6 +566,7 @@ impl Drop for EmbeddedBackend {
             tracing::error!(%reason, "the store could not write its last mark");
         }
         self.rewriter.stop();
+        self.backups.stop();
         self.acknowledged.raise(self.synced);
         // Readers may live on; the folder is to be free.
         "the store has ended".clone_into(&mut self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner));

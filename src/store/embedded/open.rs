@@ -17,6 +17,12 @@ use super::tables::Trouble;
 /// Why the store cannot be opened. Every message says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreOpenFault {
+    #[error("there is no data folder at {}: name it with --data or store.path", path.display())]
+    Missing { path: PathBuf },
+    #[error("{} is not empty: name an empty folder, or one that is not there yet", path.display())]
+    NotEmpty { path: PathBuf },
+    #[error("{} was being filled by an import or a backup that did not finish: delete it and begin again", path.display())]
+    Unfinished { path: PathBuf },
     #[error("{} is in use by {holder}: stop it first, or set another store.path", path.display())]
     InUse { path: PathBuf, holder: String },
     #[error("no permission for the data folder {}: let this user own it (chown -R), or set store.path", path.display())]
@@ -60,7 +66,10 @@ pub enum StoreOpenFault {
     WrongKey { path: PathBuf, id: String, file: PathBuf },
     #[error(transparent)]
     KeyFile(#[from] KeyFileFault),
-    #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
+    #[error(
+        "{fault}; restore the data folder from a backup, have `corehub store check --repair` keep what can be read, or move it \
+         away to start empty"
+    )]
     Journal { fault: JournalFault },
     #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
     File { fault: FileFault },
@@ -95,6 +104,10 @@ pub struct Folder {
 impl Folder {
     /// Makes the folder when it is missing, takes its lock, and checks its format.
     pub fn open(path: &Path) -> Result<Folder, StoreOpenFault> {
+        Folder::take(path, false)
+    }
+
+    fn take(path: &Path, unfinished: bool) -> Result<Folder, StoreOpenFault> {
         let unusable = |source: io::Error| StoreOpenFault::of(path, source);
         make(path).map_err(unusable)?;
         let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK));
@@ -113,10 +126,36 @@ impl Folder {
             }
             Err(errno) => return Err(unusable(errno.into())),
         }
+        if path.join(UNFINISHED).exists() != unfinished {
+            return Err(StoreOpenFault::Unfinished { path: path.to_owned() });
+        }
         let folder = Folder { path: path.to_owned(), _lock: lock };
         folder.sign().map_err(unusable)?;
         folder.check_format(unusable)?;
         Ok(folder)
+    }
+
+    /// Takes a folder that is empty or not there yet. Until [`finish`](Folder::finish) nobody can open it.
+    pub fn create(path: &Path) -> Result<Folder, StoreOpenFault> {
+        let unusable = |source: io::Error| StoreOpenFault::of(path, source);
+        make(path).map_err(unusable)?;
+        if std::fs::read_dir(path).map_err(unusable)?.next().is_some() {
+            return Err(StoreOpenFault::NotEmpty { path: path.to_owned() });
+        }
+        let mark = File::create(path.join(UNFINISHED)).and_then(|file| file.sync_all());
+        mark.and_then(|()| File::open(path)?.sync_all()).map_err(unusable)?;
+        Folder::take(path, true)
+    }
+
+    /// What was put into the folder is whole and on disk.
+    pub fn finish(self) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(UNFINISHED))?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// True when `path` is a data folder.
+    pub fn exists(path: &Path) -> bool {
+        path.join(FORMAT).exists()
     }
 
     /// Where the database lies.
@@ -133,6 +172,19 @@ impl Folder {
     pub fn sync(&self) -> Result<(), StoreOpenFault> {
         let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
         synced.map_err(|source| StoreOpenFault::of(&self.path, source))
+    }
+
+    /// Puts a database that was made beside the one in use into its place; returns where that lies now.
+    pub fn exchange(&self, fresh: &Path) -> io::Result<PathBuf> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        File::open(fresh)?.sync_all()?;
+        // At no moment there is none: a start would take that for an empty store.
+        renameat_with(CWD, fresh, CWD, self.database(), RenameFlags::EXCHANGE)?;
+        let millis = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let aside = self.path.join(format!("{DATABASE}.damaged-{millis}"));
+        std::fs::rename(fresh, &aside)?;
+        File::open(&self.path)?.sync_all()?;
+        Ok(aside)
     }
 
     /// How far acknowledgements have come.
@@ -223,6 +275,7 @@ const FORMAT: &str = "corehub.format";
 const FORMAT_FRESH: &str = "corehub.format.new";
 const FORMAT_TEXT: &str = "corehub data format ";
 const FORMAT_NUMBER: u64 = 2;
+const UNFINISHED: &str = "corehub.unfinished";
 const DATABASE: &str = "store";
 const SEARCH: &str = "search";
 const PROBE: &str = "corehub.probe";

@@ -72,14 +72,47 @@ impl View<'_> {
 
     fn user(&self, user: &UserId, device: &DeviceId) -> Result<UserState, Trouble> {
         let hash = device_hash(device.as_str());
-        let mut device_known = self.get(Space::Devices, &keys::device(user, device))?.is_some();
+        let mut damage = Damage { user, count: 0 };
+        // Where nobody can tell, a device that is taken for known gets messages again; one that is taken for new would miss some.
+        let mut device_known = damage.pass(self.get(Space::Devices, &keys::device(user, device)))?.is_none_or(|it| it.is_some());
         let mut conversations = Vec::new();
-        for row in self.rows(user)? {
-            let (id, row) = row?;
+        for (id, row) in self.readable_rows(user, &mut damage)? {
             device_known |= row.delivered.iter().any(|(known, _)| *known == hash);
             conversations.push(self.row_as_seen(id.clone(), &row, hash).or_else(|trouble| unreadable(id, &row, hash, trouble))?);
         }
-        Ok(UserState { device_known, conversations, last_seen: self.last_seen(user)? })
+        let last_seen = damage.pass(self.last_seen(user))?.flatten();
+        Ok(UserState { device_known, conversations, last_seen, damaged: damage.count })
+    }
+
+    /// All rows of a user but those that are damaged. What lies in a block that is, is looked for from both of its ends.
+    fn readable_rows(&self, user: &UserId, damage: &mut Damage<'_>) -> Result<Vec<(ConversationId, RowRecord)>, Trouble> {
+        let mut rows = Vec::new();
+        let mut guards = self.prefix(Space::Rows, keys::rows(user));
+        let (mut forward, mut last, mut behind) = (true, Slice::from(b""), Vec::new());
+        while let Some(guard) = if forward { guards.next() } else { guards.next_back() } {
+            let (key, bytes) = match guard.into_inner() {
+                Ok(entry) => entry,
+                Err(error) if forward => {
+                    damage.pass::<()>(Err(error.into()))?;
+                    (guards, forward) = (self.prefix(Space::Rows, keys::rows(user)), false);
+                    continue;
+                }
+                Err(_) => break,
+            };
+            if !forward && key <= last {
+                break;
+            }
+            let row = damage.pass(row_of(user, &key, &bytes))?;
+            match forward {
+                true => {
+                    last = key;
+                    rows.extend(row);
+                }
+                false => behind.extend(row),
+            }
+        }
+        rows.extend(behind.into_iter().rev());
+        Ok(rows)
     }
 
     fn find_recent(&self, state: &mut UserState, since: Millis) -> Result<(), Trouble> {
@@ -123,10 +156,7 @@ impl View<'_> {
         let user = user.clone();
         Ok(self.prefix(Space::Rows, keys::rows(&user)).map(move |guard| {
             let (key, bytes) = guard.into_inner()?;
-            let place = || Trouble::at(Space::Rows, user.as_str());
-            let id = std::str::from_utf8(keys::row_conversation(&key, &user)).ok().and_then(|id| ConversationId::parse(id).ok());
-            let id = id.ok_or(codec::Damaged).map_err(place())?;
-            Ok((id, RowRecord::decode(&key, &bytes).map_err(place())?))
+            row_of(&user, &key, &bytes)
         }))
     }
 
@@ -194,6 +224,26 @@ impl View<'_> {
         let Some(record) = self.conversation_record(&query.conversation)? else { return Ok(page) };
         page.first_kept = record.first_kept;
         let Some((low, high)) = self.bounds(&record, query)? else { return Ok(page) };
+        match self.walk(query, &record, (low, high), &mut page) {
+            // What comes before the damage is shown; whoever asks for more meets it.
+            Err(trouble) if trouble.is_damage() && !page.messages.is_empty() => page.has_more = true,
+            walked => walked?,
+        }
+        page.covered = covered(&page, query, &record, low, high);
+        if query.newest {
+            page.messages.reverse();
+        }
+        Ok(page)
+    }
+
+    /// Fills a page in the order in which its messages are found.
+    fn walk(
+        &self,
+        query: &RangeQuery,
+        record: &ConversationRecord,
+        (low, high): (Seq, Seq),
+        page: &mut RangePage,
+    ) -> Result<(), Trouble> {
         let mut hidden = Hidden::of(self, query, record.number, low, high);
         let mut expected = if query.newest { high } else { low.max(record.first_kept) };
         let (mut log, mut weight_bytes) = (self.log(record.number, low, high), 0);
@@ -211,7 +261,7 @@ impl View<'_> {
                 continue;
             }
             let message = self.decode(&key, &bytes, &query.conversation, seq)?;
-            if !within(query, message.created_at) {
+            if !within(query, message.created_at) || codec::is_lost(&message) {
                 continue;
             }
             page.has_more = page.messages.len() as u32 >= query.limit.max(1) || weight_bytes >= query.bytes_max.max(1);
@@ -221,11 +271,7 @@ impl View<'_> {
             weight_bytes += message.weight_bytes();
             page.messages.push(message);
         }
-        page.covered = covered(&page, query, &record, low, high);
-        if query.newest {
-            page.messages.reverse();
-        }
-        Ok(page)
+        Ok(())
     }
 
     /// First and last `seq` within all bounds, whether kept or pruned; None when there is nothing. Time bounds narrow to what is
@@ -336,6 +382,8 @@ impl Hidden {
     }
 }
 
+/// What an operator does about damage.
+const MEND: &str = "stop the server and run `corehub store check --repair`";
 /// [`RangePage::covered`] when nothing was looked at.
 const NOTHING: (Seq, Seq) = (Seq(1), Seq(0));
 
@@ -346,10 +394,39 @@ fn unreadable(id: ConversationId, row: &RowRecord, device: u64, trouble: Trouble
     if !trouble.is_damage() {
         return Err(trouble);
     }
-    tracing::error!(conversation = %id, reason = %trouble, "the end of a log cannot be read");
+    tracing::error!(conversation = %id, reason = %trouble, "the end of a log cannot be read: {MEND}");
     let mut conversation = seen(id, row, device, Seq::NONE);
     conversation.head = conversation.delivered_device.unwrap_or_default().max(conversation.delivered_any).next();
     Ok(conversation)
+}
+
+/// Counts what a connecting user has to do without, so that the rest is not kept from them.
+struct Damage<'a> {
+    user: &'a UserId,
+    count: u32,
+}
+
+impl Damage<'_> {
+    /// None: it is damaged. An error when it may be read the next time.
+    fn pass<T>(&mut self, read: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
+        match read {
+            Ok(found) => Ok(Some(found)),
+            Err(trouble) if trouble.is_damage() => {
+                self.count += 1;
+                let user = self.user;
+                tracing::error!(%user, reason = %trouble, "left out for a user who connects: {MEND}");
+                Ok(None)
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+}
+
+fn row_of(user: &UserId, key: &Slice, bytes: &Slice) -> Result<(ConversationId, RowRecord), Trouble> {
+    let id = std::str::from_utf8(keys::row_conversation(key, user)).ok().and_then(|id| ConversationId::parse(id).ok());
+    let id = id.ok_or(codec::Damaged).map_err(Trouble::at(Space::Rows, user.as_str()))?;
+    let row = RowRecord::decode(key, bytes).map_err(Trouble::at(Space::Rows, format!("{user} in {id}")))?;
+    Ok((id, row))
 }
 
 fn seen(id: ConversationId, row: &RowRecord, device: u64, head: Seq) -> UserConversation {

@@ -1,6 +1,7 @@
 //! Owns the open database: its tables, how each is tuned, and looking into them. Never decides what is written. Shared by the
 //! writer and the readers.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +54,9 @@ impl Space {
         Space::Changes,
     ];
 
+    /// One of each table of the database but that of changes, which only the search index needs: without it that is made anew.
+    pub const TABLES: [Space; 5] = [Space::Messages, Space::Ids, Space::FirstUses, Space::Rows, Space::Meta];
+
     /// What it is called in messages.
     pub fn name(self) -> &'static str {
         match self {
@@ -70,6 +74,22 @@ impl Space {
             Space::Notes => "notes",
             Space::Meta => "meta",
             Space::Changes => "changes",
+        }
+    }
+
+    /// How all its keys begin.
+    pub fn prefix(self) -> &'static [u8] {
+        match self {
+            Space::Messages | Space::Ids | Space::FirstUses | Space::Rows | Space::Changes => b"",
+            Space::Conversations => b"c",
+            Space::Numbers => b"n",
+            Space::Devices => b"d",
+            Space::Hidden => b"h",
+            Space::Groups => b"g",
+            Space::LastSeen => b"l",
+            Space::Users => b"u",
+            Space::Notes => b"t",
+            Space::Meta => b"m",
         }
     }
 
@@ -125,7 +145,7 @@ impl Table {
 /// Why looking failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
-    #[error("damaged record in table {table}, {place}: restore it from a backup")]
+    #[error("damaged record in table {table}, {place}: run `corehub store check --repair`, or restore a backup")]
     Damaged { table: &'static str, place: String },
     #[error("{place} is sealed with key {id}, which {file} does not hold: put that key back into store.encryption_key_file")]
     NoKey { id: String, file: String, place: String },
@@ -140,8 +160,9 @@ impl Trouble {
     pub fn is_damage(&self) -> bool {
         let mut cause: Option<&dyn std::error::Error> = Some(self);
         while let Some(error) = cause {
-            if error.is::<std::io::Error>() {
-                return false;
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                // A file that ends early or holds what it should not; anything else is the disk's business of the moment.
+                return matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData);
             }
             cause = error.source();
         }
@@ -179,6 +200,7 @@ pub struct Tables {
     keyring: Arc<Keyring>,
     keyspaces: [Keyspace; Table::ALL.len()],
     heads: Heads,
+    opening: u64,
 }
 
 impl Tables {
@@ -200,7 +222,8 @@ impl Tables {
         let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
         let keyspaces = Table::ALL.into_iter().map(open).collect::<fjall::Result<Vec<_>>>()?;
         let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace for each table"));
-        Ok(Tables { database, keyring: tuning.keyring.clone(), keyspaces, heads: Heads::new() })
+        let opening = OPENINGS.fetch_add(1, Ordering::Relaxed);
+        Ok(Tables { database, keyring: tuning.keyring.clone(), keyspaces, heads: Heads::new(), opening })
     }
 
     pub fn database(&self) -> &Database {
@@ -224,6 +247,16 @@ impl Tables {
             }
             std::thread::sleep(WAIT);
         }
+    }
+
+    /// Tells one opening from another.
+    pub fn opening(&self) -> u64 {
+        self.opening
+    }
+
+    /// Everything as it was when `snapshot` was taken of this opening.
+    pub fn view_at(&self, snapshot: Snapshot) -> View<'_> {
+        View { tables: self, snapshot }
     }
 
     /// Everything as it is now, unmoved by what is written meanwhile.
@@ -388,6 +421,8 @@ impl CompactionFilter for Expiry {
         }
     }
 }
+
+static OPENINGS: AtomicU64 = AtomicU64::new(0);
 
 const WAIT: Duration = Duration::from_millis(1);
 const WAITS_MAX: usize = 10;

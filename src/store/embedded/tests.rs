@@ -8,7 +8,7 @@ use crate::types::record::{Delivery, Group, Member, MessageExtra, RawJson, Role}
 use crate::types::storage::{Answer, Append, GroupChange, RangeQuery};
 use crate::types::{ConversationId, MessageId, Seq};
 
-fn open(path: &Path) -> EmbeddedBackend {
+pub(super) fn open(path: &Path) -> EmbeddedBackend {
     open_with(path, Durability::Commit).unwrap()
 }
 
@@ -64,13 +64,13 @@ fn embedded_conforms_in_memory_durability() {
     conforms(Durability::Memory);
 }
 
-fn commit(backend: &mut EmbeddedBackend, mut writes: Vec<Write>) -> Vec<Outcome> {
+pub(super) fn commit(backend: &mut EmbeddedBackend, mut writes: Vec<Write>) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     backend.commit(&mut writes, &mut outcomes);
     outcomes
 }
 
-fn append(conversation: &ConversationId, number: u64) -> Write {
+pub(super) fn append(conversation: &ConversationId, number: u64) -> Write {
     let mut draft = message(conversation, Some("a"), Some(&number.to_string()), 1_000 + number);
     draft.id = MessageId(u128::from(number));
     draft.content = RawJson::string(&format!("message {number}"));
@@ -78,7 +78,7 @@ fn append(conversation: &ConversationId, number: u64) -> Write {
 }
 
 /// Appends messages `from` to `to`, each its own commit.
-fn fill(backend: &mut EmbeddedBackend, conversation: &ConversationId, from: u64, to: u64) {
+pub(super) fn fill(backend: &mut EmbeddedBackend, conversation: &ConversationId, from: u64, to: u64) {
     for number in from..=to {
         let outcome = commit(backend, vec![append(conversation, number)]).remove(0);
         assert!(matches!(outcome, Ok(Answer::Appended(_))), "{outcome:?}");
@@ -86,9 +86,18 @@ fn fill(backend: &mut EmbeddedBackend, conversation: &ConversationId, from: u64,
 }
 
 fn contents(backend: &mut EmbeddedBackend, conversation: &ConversationId) -> Result<Vec<String>, StoreFault> {
-    match backend.read(&Read::Range(RangeQuery { limit: 10_000, ..range(conversation) }))? {
-        Answer::Range(page) => Ok(page.messages.iter().map(|message| message.content.as_str().to_owned()).collect()),
-        other => panic!("no page: {other:?}"),
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        match backend.read(&Read::Range(RangeQuery { limit: 10_000, after, ..range(conversation) }))? {
+            Answer::Range(page) => {
+                found.extend(page.messages.iter().map(|message| message.content.as_str().to_owned()));
+                after = page.messages.last().map(|message| message.seq);
+                if !page.has_more {
+                    return Ok(found);
+                }
+            }
+            other => panic!("no page: {other:?}"),
+        }
     }
 }
 
@@ -97,7 +106,7 @@ fn expected(count: u64) -> Vec<String> {
 }
 
 /// What a crash at this moment would leave.
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -109,7 +118,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Something of every kind.
-fn populate(backend: &mut EmbeddedBackend) {
+pub(super) fn populate(backend: &mut EmbeddedBackend) {
     let (one, room) = (private("a", "b"), ConversationId::group(&group("g")));
     fill(backend, &one, 1, 40);
     let record = Group { id: group("g"), name: "title".into(), open: true, created_at: Millis(5) };
@@ -138,7 +147,7 @@ fn populate(backend: &mut EmbeddedBackend) {
 }
 
 /// Everything that can be read of it.
-fn everything(backend: &mut EmbeddedBackend) -> Vec<String> {
+pub(super) fn everything(backend: &mut EmbeddedBackend) -> Vec<String> {
     let (one, room) = (private("a", "b"), ConversationId::group(&group("g")));
     let mut reads = vec![
         Read::Group { group: group("g") },
@@ -333,7 +342,7 @@ fn a_damaged_record_stops_its_conversation_only() {
         messages.insert(key, bytes).unwrap();
     }
     let fault = contents(&mut backend, &one).unwrap_err().to_string();
-    assert!(fault.contains("p:a:b seq 2") && fault.contains("backup"), "{fault}");
+    assert!(fault.contains("p:a:b seq 2") && fault.contains("--repair"), "{fault}");
     assert_eq!(contents(&mut backend, &other).unwrap().len(), 3);
     let recall = Write::Recall { conversation: one.clone(), seq: Seq(2), by: user("a") };
     let outcomes = commit(&mut backend, vec![recall, append(&other, 7)]);

@@ -253,7 +253,7 @@ impl MemoryBackend {
 
     fn user(&self, user: &UserId, device: &DeviceId, recent_since: Option<Millis>) -> UserState {
         let Some(user) = self.users.user(user) else {
-            return UserState { device_known: false, conversations: Vec::new(), last_seen: None };
+            return UserState { device_known: false, conversations: Vec::new(), last_seen: None, damaged: 0 };
         };
         let device = user.device(device);
         let mut conversations: Vec<UserConversation> = user.rows().iter().map(|row| self.row_of(row, device)).collect();
@@ -262,7 +262,7 @@ impl MemoryBackend {
                 seen.recent_from = Some(self.logs[row.log as usize].before(since));
             }
         }
-        UserState { device_known: device.is_some(), conversations, last_seen: user.last_seen }
+        UserState { device_known: device.is_some(), conversations, last_seen: user.last_seen, damaged: 0 }
     }
 
     fn row(&self, user: &UserId, device: &DeviceId, conversation: &ConversationId) -> Option<Box<UserConversation>> {
