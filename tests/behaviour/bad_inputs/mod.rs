@@ -19,6 +19,9 @@ use crate::support::{Client, RawConnection, Server, eventually};
 /// What a flood of bad inputs may leave behind, per shard: each has a heap of its own that keeps some pages at hand.
 const GROWTH_BYTES_MAX: u64 = 10 << 20;
 
+/// What the search index may take meanwhile for the parts that it makes: the default of `store.search_memory_bytes`.
+const INDEX_BYTES_MAX: u64 = 32 << 20;
+
 /// Two well-behaved users beside the abuse, and the memory of the server before it began.
 struct Neighbours<'a> {
     server: &'a Server,
@@ -56,7 +59,7 @@ impl Neighbours<'_> {
     /// The same, where the input is allowed to leave `growth_bytes_max` behind.
     fn assert_bounded(&mut self, what: &str, growth_bytes_max: u64) {
         self.exchange(what);
-        let limit = self.resident_bytes.saturating_add(growth_bytes_max);
+        let limit = self.resident_bytes.saturating_add(growth_bytes_max + INDEX_BYTES_MAX);
         eventually(&format!("{what}: memory comes back"), || (self.server.resident_bytes() < limit).then_some(()));
         assert!(!self.server.log().contains("panicked"), "{what}:\n{}", self.server.log());
     }
