@@ -214,7 +214,7 @@ impl Strand {
     fn look_up(&mut self, finding: &Finding<'_>, budget: &mut Budget) -> Result<(), Trouble> {
         let Some(sight) = &finding.sight else { return Ok(()) };
         let (view, number, block) = (finding.view, self.row.number, block_of(self.next.previous()));
-        if self.hits.is_none() {
+        if self.hits.as_ref().is_none_or(|hits| hits.block() != block) {
             budget.spend_messages(BLOCK_COST);
             self.hits = sight.block(number, block)?;
         }

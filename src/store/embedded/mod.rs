@@ -511,10 +511,12 @@ impl Backend for EmbeddedBackend {
     }
 
     fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
-        if let Some(search) = &self.shared.search {
-            search.set_pruned_before(before);
+        let pruned = self.forget(|sweep, ledger, tables| sweep.messages(ledger, tables, before, messages_max))?;
+        // Not before: retention may be prolonged again while much of what it would have removed is still there.
+        if let (Some(search), Some(gone_before)) = (&self.shared.search, self.sweep.gone_before()) {
+            search.set_pruned_before(gone_before);
         }
-        self.forget(|sweep, ledger, tables| sweep.messages(ledger, tables, before, messages_max))
+        Ok(pruned)
     }
 
     fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {

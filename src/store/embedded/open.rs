@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -142,6 +142,8 @@ impl Folder {
         if std::fs::read_dir(path).map_err(unusable)?.next().is_some() {
             return Err(StoreOpenFault::NotEmpty { path: path.to_owned() });
         }
+        // It may have been made for everybody to read.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(unusable)?;
         let mark = File::create(path.join(UNFINISHED)).and_then(|file| file.sync_all());
         mark.and_then(|()| File::open(path)?.sync_all()).map_err(unusable)?;
         Folder::take(path, true)

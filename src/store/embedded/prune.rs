@@ -17,6 +17,11 @@ use crate::types::{ConversationId, Millis, Seq};
 pub struct Sweep {
     /// The number of the next conversation.
     conversation: u64,
+    /// The earliest time that this round over all conversations was asked for, and whether it has passed one over.
+    round: Option<Millis>,
+    passed_over: bool,
+    /// What the last whole round has left nothing older than.
+    gone_before: Option<Millis>,
     first_use: Option<Slice>,
     hidden: Option<Slice>,
     /// When it was last told that a conversation cannot be pruned.
@@ -24,6 +29,11 @@ pub struct Sweep {
 }
 
 impl Sweep {
+    /// No log holds anything older; what was never swept whole is not known.
+    pub fn gone_before(&self) -> Option<Millis> {
+        self.gone_before
+    }
+
     /// Puts the removal of up to `messages_max` messages older than `before` into the ledger, from where it stopped the last
     /// time. A conversation with a damaged record is passed over, so that the others have their turn.
     pub fn messages(
@@ -34,10 +44,15 @@ impl Sweep {
         messages_max: usize,
     ) -> Result<usize, Trouble> {
         let mut pruned = 0;
+        self.round = Some(self.round.map_or(before, |earliest| earliest.min(before)));
         for _ in 0..CONVERSATIONS_AT_ONCE {
             let from = keys::number(self.conversation);
             let Some(guard) = tables.range(Space::Numbers, from, keys::after_prefix(&keys::numbers())).next() else {
                 self.conversation = 0;
+                let round = self.round.take();
+                if !std::mem::take(&mut self.passed_over) {
+                    self.gone_before = round;
+                }
                 break;
             };
             let (key, bytes) = guard.into_inner()?;
@@ -50,6 +65,7 @@ impl Sweep {
                 Ok(count) => pruned += count,
                 Err(trouble) => {
                     ledger.take_back();
+                    self.passed_over = true;
                     if self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
                         self.told_at = Some(Instant::now());
                         tracing::warn!(%trouble, "a conversation cannot be pruned: restore it from a backup");

@@ -282,6 +282,11 @@ impl Hits {
         Hits { block, bits: Box::new([0; BLOCK_MESSAGES / 64]) }
     }
 
+    /// Which block they lie in.
+    pub fn block(&self) -> u64 {
+        self.block
+    }
+
     fn add(&mut self, mut postings: SegmentPostings, seqs: &dyn ColumnValues<u64>) {
         let mut document = postings.doc();
         while document != TERMINATED {

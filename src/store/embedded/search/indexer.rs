@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use fjall::Slice;
 
-use super::changes::{self, Change};
+use super::changes::{self, Change, EXTENT, Extent};
 use super::index::{Cursor, DAY_MS, Index, IndexFault, Rebuild};
 use super::{IndexSettings, Search};
 use crate::store::embedded::Shared;
@@ -183,6 +183,7 @@ impl<'a> Session<'a> {
         let shared = self.shared;
         let (from, to) = (changes::key(self.cursor.commit + 1), changes::key(synced + 1));
         view(shared, |view| {
+            lists_reach_back(view, self.cursor.commit)?;
             let (mut changed, mut messages, mut reached) = (Vec::new(), 0, synced);
             for guard in view.range(Space::Changes, from, Some(to)) {
                 let (key, bytes) = guard.into_inner().map_err(Trouble::from)?;
@@ -331,6 +332,7 @@ impl<'a> Session<'a> {
         let from = changes::key(self.durable + 1);
         // Taken after the writer began to note: nothing falls between.
         view(self.shared, |view| {
+            lists_reach_back(view, self.durable)?;
             for guard in view.range(Space::Changes, from, None) {
                 let (key, bytes) = guard.into_inner().map_err(Trouble::from)?;
                 let commit = changes::commit_of(&key).unwrap_or_default();
@@ -380,6 +382,17 @@ fn view<T>(shared: &Shared, look: impl FnOnce(&View<'_>) -> Result<T, Halt>) -> 
     match &*tables {
         Some(tables) => look(&tables.view()),
         None => Err(Halt::Failed("the store is closed".to_owned())),
+    }
+}
+
+/// Lists older than a bound go, whether the indexer has followed or not: what they named would never be indexed.
+fn lists_reach_back(view: &View<'_>, commit: u64) -> Result<(), Halt> {
+    match view.get(Space::Meta, EXTENT)?.and_then(|bytes| Extent::decode(&bytes)) {
+        Some(extent) if extent.since > commit => Err(Halt::Damaged(format!(
+            "it is at commit {commit} of the store, and changes are listed from {} on only",
+            extent.since
+        ))),
+        _ => Ok(()),
     }
 }
 

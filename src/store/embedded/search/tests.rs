@@ -315,6 +315,38 @@ fn crashes_around_a_moment_without_an_index_miss_nothing() {
 }
 
 #[test]
+fn a_match_at_the_beginning_of_a_block_hides_nothing_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut backend, conversation) = (open(folder.path()), private("a", "b"));
+    const BLOCK: u64 = 1 << 16;
+    for from in (1..=BLOCK + 2).step_by(4_096) {
+        let content = |number: u64| if [7, BLOCK - 9, BLOCK, BLOCK + 1].contains(&number) { "needle" } else { "hay" };
+        let writes = (from..=(BLOCK + 2).min(from + 4_095)).map(|number| say(&conversation, number, content(number))).collect();
+        assert!(commit(&mut backend, writes).iter().all(Result::is_ok));
+    }
+    wait_for_index(&backend);
+    for limit in [10, 1] {
+        assert_eq!(found(&mut backend, "needle", limit), [BLOCK + 1, BLOCK, BLOCK - 9, 7], "{limit} on a page");
+    }
+}
+
+#[test]
+fn retention_is_not_ahead_of_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut backend, conversation) = (open(folder.path()), private("a", "b"));
+    let day = 24 * 60 * 60 * 1_000;
+    for at in 1..=6 {
+        commit(&mut backend, vec![say(&conversation, at * day, "needle")]);
+    }
+    wait_for_index(&backend);
+    // Prolonged again before more than two of them have gone.
+    assert_eq!(backend.prune(Millis(5 * day), 2), Ok(2));
+    commit(&mut backend, vec![say(&conversation, 7 * day, "needle")]);
+    wait_for_index(&backend);
+    assert_eq!(found(&mut backend, "needle", 10), [7, 6, 5, 4, 3]);
+}
+
+#[test]
 fn retention_takes_from_the_index_what_is_gone_from_the_log_only() {
     let folder = tempfile::tempdir().unwrap();
     let (mut backend, conversation) = (open(folder.path()), private("a", "b"));

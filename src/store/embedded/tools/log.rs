@@ -142,10 +142,16 @@ impl Check<'_> {
     /// Messages behind the end that somebody has had, or whose id is known: their `seq` must not be given again.
     fn lost_end(&mut self, view: &View<'_>, log: &mut Log) -> Result<(), Trouble> {
         let known = self.furthest.get(&log.record.number).copied().unwrap_or_default().max(self.furthest(view, &log.id)?);
-        if known < log.expected || known.0 - log.expected.0 >= GAP_MAX {
+        if known < log.expected {
             return Ok(());
         }
         let from = log.expected;
+        if known.0 - from.0 >= GAP_MAX {
+            self.lost_of(&log.id, from, known);
+            let told = format!("{} seq {} to {}: its end is missing, too much of it to stand in for", log.id, from.0, known.0);
+            self.fault(told, &NO_MEND);
+            return Ok(());
+        }
         let mends: Vec<Mend> = (from.0..=known.0).map(|seq| self.lost(log, Seq(seq))).collect();
         self.lost_of(&log.id, from, known);
         self.fault(

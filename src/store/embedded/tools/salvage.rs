@@ -11,7 +11,7 @@ use super::super::journal::{self, Keep, MARK, Mark};
 use super::super::keyring::Keyring;
 use super::super::open::Folder;
 use super::super::tables::{Look, Space, Tables, Trouble, Tuning, View};
-use super::super::{EmbeddedSettings, StoreOpenFault, files, keys, open_tables};
+use super::super::{EmbeddedSettings, SEED, StoreOpenFault, files, keys, open_tables};
 use super::{Workbench, guarded};
 use crate::types::Seq;
 
@@ -97,6 +97,10 @@ impl Salvage<'_> {
         for space in Space::TABLES {
             let whole = self.table(space)?;
             uses_lost |= !whole && space == Space::FirstUses;
+        }
+        if self.target.get(Space::Meta, SEED)?.is_none() {
+            self.told.push("the seed that client ids are known by is lost: they are taken from the messages".to_owned());
+            uses_lost = true;
         }
         Ok(uses_lost)
     }
