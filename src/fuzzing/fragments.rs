@@ -3,6 +3,7 @@
 
 use super::frames::{compare, limits};
 use super::input::Input;
+use crate::wire::frame::reference::put_header;
 
 /// Limits, pieces, then frames: what is unusual about each, its first byte, its payload.
 pub fn check(input: &[u8]) {
@@ -51,23 +52,7 @@ pub fn check(input: &[u8]) {
 }
 
 fn write(stream: &mut Vec<u8>, first: u8, mask: [u8; 4], payload: &[u8], wide: bool) {
-    stream.push(first);
-    match payload.len() {
-        length if wide => {
-            stream.push(0x80 | 127);
-            stream.extend((length as u64).to_be_bytes());
-        }
-        length @ 0..=125 => stream.push(0x80 | length as u8),
-        length @ 126..=0xffff => {
-            stream.push(0x80 | 126);
-            stream.extend((length as u16).to_be_bytes());
-        }
-        length => {
-            stream.push(0x80 | 127);
-            stream.extend((length as u64).to_be_bytes());
-        }
-    }
-    stream.extend(mask);
+    put_header(stream, first, payload.len(), mask, wide);
     stream.extend(payload.iter().zip(mask.into_iter().cycle()).map(|(byte, key)| byte ^ key));
 }
 

@@ -3,7 +3,7 @@
 
 use super::input::Input;
 use crate::wire::frame::reference::{self, Said};
-use crate::wire::frame::{Feed, FrameLimits, Item, Reader};
+use crate::wire::frame::{Feed, FrameLimits, Reader};
 
 /// Limits, pieces, then the stream.
 pub fn check(input: &[u8]) {
@@ -46,7 +46,7 @@ fn read_pieces(pieces: &mut dyn Iterator<Item = &[u8]>, limits: &FrameLimits) ->
         loop {
             match reader.next(&mut feed, limits) {
                 Ok(None) => break,
-                Ok(Some(item)) => said.push(own(item)),
+                Ok(Some(item)) => said.push(Said::item(item)),
                 Err(violation) => said.push(Said::fault(violation)),
             }
         }
@@ -56,15 +56,6 @@ fn read_pieces(pieces: &mut dyn Iterator<Item = &[u8]>, limits: &FrameLimits) ->
         assert!(!(reader.is_closed() && reader.is_partial()), "a closed reader waits for nothing");
     }
     said
-}
-
-fn own(item: Item<'_>) -> Said {
-    match item {
-        Item::Message { text, payload } => Said::Message(text, payload.to_vec()),
-        Item::Ping(payload) => Said::Ping(payload.to_vec()),
-        Item::Pong(payload) => Said::Pong(payload.to_vec()),
-        Item::Close { code, reason } => Said::Close(code, reason.to_owned()),
-    }
 }
 
 /// The reader's own place for an incomplete header and control frame.

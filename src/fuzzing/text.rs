@@ -2,6 +2,7 @@
 //! not earlier and not later, across pieces and across fragments.
 
 use super::input::Input;
+use crate::wire::frame::reference::put_header;
 use crate::wire::frame::{Feed, FrameLimits, Item, Reader, Violation};
 
 /// How the text is cut, then the text.
@@ -65,19 +66,8 @@ fn cut<'a>(text: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
 
 /// A header whose mask changes nothing.
 fn header(first: u8, length: usize) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match length {
-        0..=125 => bytes.push(0x80 | length as u8),
-        126..=0xffff => {
-            bytes.push(0x80 | 126);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-        _ => {
-            bytes.push(0x80 | 127);
-            bytes.extend((length as u64).to_be_bytes());
-        }
-    }
-    bytes.extend([0; 4]);
+    let mut bytes = Vec::new();
+    put_header(&mut bytes, first, length, [0; 4], false);
     bytes
 }
 

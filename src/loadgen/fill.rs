@@ -24,6 +24,14 @@ pub struct FilledFolder {
 }
 
 impl FilledFolder {
+    /// Where its messages come from, in words.
+    pub fn origin(&self) -> String {
+        match self.seconds {
+            Some(seconds) => format!("written through the store in {seconds:.1} s"),
+            None => "in the folder from an earlier run".to_owned(),
+        }
+    }
+
     /// Has `fill` fill the folder that `common` names, or a temporary one. `mark` says in one line with what.
     pub fn make(common: &Common, mark: &str, fill: impl FnOnce(&mut Filler) -> BenchResult<()>) -> BenchResult<FilledFolder> {
         if !common.spawn {

@@ -108,15 +108,21 @@ fn a_backup_under_load_is_a_prefix_with_4_shards() {
     a_backup_under_load_is_a_prefix(4);
 }
 
+/// A server with 600 messages in `data` that has begun to copy them to `to`.
+fn in_the_midst(data: &Path, to: &Path) -> Server {
+    let server = Server::start_in(1, "[limits]\nmessages_per_second = 0\n", data);
+    let mut alice = Client::connect(&server, "alice");
+    // More than a backup at its slowest copies while a test looks.
+    (0..600).for_each(|index| drop(alice.tell("bob", &format!("{index} {}", "long ".repeat(1_000)))));
+    begin(&server, to, 64 << 10);
+    server
+}
+
 #[test]
 fn what_a_kill_leaves_of_a_backup_is_opened_by_nobody() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (data, to) = (folder.path().join("data"), folder.path().join("to"));
-    let server = Server::start_in(1, "[limits]\nmessages_per_second = 0\n", &data);
-    let mut alice = Client::connect(&server, "alice");
-    // More than a backup at its slowest copies while this test looks.
-    (0..600).for_each(|index| drop(alice.tell("bob", &format!("{index} {}", "long ".repeat(1_000)))));
-    begin(&server, &to, 64 << 10);
+    let server = in_the_midst(&data, &to);
     eventually("something is copied", || (state(&server)["records"].as_u64() > Some(0)).then_some(()));
     server.crash_and_restart();
     assert_eq!(state(&server), json!({"state": "none"}));
@@ -133,11 +139,7 @@ fn what_a_kill_leaves_of_a_backup_is_opened_by_nobody() {
 fn a_server_that_ends_takes_its_half_backup_with_it() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (data, to) = (folder.path().join("data"), folder.path().join("to"));
-    let server = Server::start_in(1, "[limits]\nmessages_per_second = 0\n", &data);
-    let mut alice = Client::connect(&server, "alice");
-    // More than a backup at its slowest copies while this test looks.
-    (0..600).for_each(|index| drop(alice.tell("bob", &format!("{index} {}", "long ".repeat(1_000)))));
-    begin(&server, &to, 64 << 10);
+    let server = in_the_midst(&data, &to);
     server.terminate();
     assert_eq!(server.wait_for_exit().code(), Some(0));
     assert!(!to.exists());

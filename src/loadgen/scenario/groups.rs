@@ -64,10 +64,7 @@ pub fn run(options: &GroupsOptions) -> BenchResult<Report> {
 }
 
 fn setting(options: &GroupsOptions, folder: &FilledFolder) -> String {
-    let filled = match folder.seconds {
-        Some(seconds) => format!("written through the store in {seconds:.1} s"),
-        None => "in the folder from an earlier run".to_owned(),
-    };
+    let filled = folder.origin();
     format!(
         "{} groups of {} and {SMALL_GROUPS} of 2 ({filled}), one of {}; members away; {} rounds of {} messages of {} bytes \
          to each kind",

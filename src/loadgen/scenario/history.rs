@@ -45,10 +45,7 @@ pub fn run(options: &HistoryOptions) -> BenchResult<Report> {
 }
 
 fn setting(options: &HistoryOptions, folder: &FilledFolder) -> String {
-    let filled = match folder.seconds {
-        Some(seconds) => format!("written through the store before the start, in {seconds:.1} s"),
-        None => "in the folder from an earlier run".to_owned(),
-    };
+    let filled = folder.origin();
     format!("one conversation of {} messages ({filled}), pages of {}", options.messages, options.limit)
 }
 

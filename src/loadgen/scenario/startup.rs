@@ -63,10 +63,7 @@ pub fn run(options: &StartupOptions) -> BenchResult<Report> {
 }
 
 fn setting(options: &StartupOptions, folder: &FilledFolder) -> String {
-    let filled = match folder.seconds {
-        Some(seconds) => format!("written through the store in {seconds:.1} s"),
-        None => "in the folder from an earlier run".to_owned(),
-    };
+    let filled = folder.origin();
     format!(
         "{} messages over {} conversations ({filled}), one user with {} of them, {} starts of each kind; cold: the files were \
          dropped from the kernel's memory with posix_fadvise",

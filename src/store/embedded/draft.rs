@@ -54,10 +54,7 @@ enum Undo {
 impl Ledger {
     /// What `tables` hold.
     pub fn load(tables: &Tables, seed: u64) -> Result<Ledger, Trouble> {
-        let last = match tables.prefix(Space::Numbers, keys::numbers()).next_back() {
-            Some(guard) => keys::seq_of(&guard.key()?).map_or(0, |number| number.0),
-            None => 0,
-        };
+        let last = tables.last_number()?;
         // A repair may leave messages whose conversation nobody knows: nobody else may get their number.
         let last = match tables.range(Space::Messages, keys::message(last, Seq(0)), None).next_back() {
             Some(guard) => keys::place_of(&guard.key()?).map_or(last, |(number, _)| number.max(last)),

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::keyring::new_key_line;
+use super::tests::Temporary;
 use super::*;
 use crate::store::conformance::{self, message, private, range, user};
 use crate::types::record::{MessageExtra, RawJson};
@@ -109,31 +110,10 @@ fn flush(backend: &EmbeddedBackend) {
 
 #[test]
 fn a_sealed_store_conforms() {
-    struct Sealed {
-        backend: EmbeddedBackend,
-        _vault: Vault,
-    }
-    impl Backend for Sealed {
-        fn commit(&mut self, writes: &mut Vec<Write>, outcomes: &mut Vec<Outcome>) {
-            self.backend.commit(writes, outcomes);
-        }
-
-        fn read(&mut self, read: &Read) -> Outcome {
-            self.backend.read(read)
-        }
-
-        fn prune(&mut self, before: Millis, messages_max: usize) -> Result<usize, StoreFault> {
-            self.backend.prune(before, messages_max)
-        }
-
-        fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
-            self.backend.expire(first_uses_before, entries_max)
-        }
-    }
     let line = new_key_line("k").unwrap();
     conformance::suite(|| {
         let vault = Vault::new(&[&line]);
-        Box::new(Sealed { backend: vault.open().unwrap(), _vault: vault })
+        Box::new(Temporary { backend: vault.open().unwrap(), _folder: vault })
     });
 }
 

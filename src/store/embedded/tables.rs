@@ -303,6 +303,14 @@ pub trait Look {
         codec::decode_conversation_id(&key, &bytes).map_err(place())
     }
 
+    /// The number of the newest conversation; 0 without any.
+    fn last_number(&self) -> Result<u64, Trouble> {
+        match self.prefix(Space::Numbers, keys::numbers()).next_back() {
+            Some(guard) => Ok(keys::seq_of(&guard.key()?).map_or(0, |number| number.0)),
+            None => Ok(0),
+        }
+    }
+
     /// The newest message: its `seq` and record.
     fn last_message(&self, number: u64) -> Result<Option<(Seq, Slice, Slice)>, Trouble> {
         let Some(guard) = self.log(number, Seq(0), Seq(u64::MAX)).next_back() else { return Ok(None) };

@@ -1,7 +1,7 @@
 //! Owns a second, slow reading of RFC 6455 for tests: one byte at a time over the whole stream, everything kept, nothing
 //! shared with the real reader.
 
-use super::{FrameLimits, Violation};
+use super::{FrameLimits, Item, Violation};
 
 /// What a stream means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,9 +15,36 @@ pub enum Said {
 }
 
 impl Said {
+    /// What the real reader has read.
+    pub fn item(item: Item<'_>) -> Said {
+        match item {
+            Item::Message { text, payload } => Said::Message(text, payload.to_vec()),
+            Item::Ping(payload) => Said::Ping(payload.to_vec()),
+            Item::Pong(payload) => Said::Pong(payload.to_vec()),
+            Item::Close { code, reason } => Said::Close(code, reason.to_owned()),
+        }
+    }
+
     pub fn fault(violation: Violation) -> Said {
         Said::Fault(violation.close().code())
     }
+}
+
+/// The header of a client's frame with `first` as its first byte; `wide` takes eight bytes for any length.
+pub fn put_header(stream: &mut Vec<u8>, first: u8, length: usize, mask: [u8; 4], wide: bool) {
+    stream.push(first);
+    match length {
+        0..=125 if !wide => stream.push(0x80 | length as u8),
+        126..=0xffff if !wide => {
+            stream.push(0x80 | 126);
+            stream.extend((length as u16).to_be_bytes());
+        }
+        _ => {
+            stream.push(0x80 | 127);
+            stream.extend((length as u64).to_be_bytes());
+        }
+    }
+    stream.extend(mask);
 }
 
 /// Reads a whole stream.

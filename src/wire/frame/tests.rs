@@ -12,7 +12,7 @@ fn read_pieces<'a>(reader: &mut Reader, pieces: impl IntoIterator<Item = &'a [u8
         loop {
             match reader.next(&mut feed, limits) {
                 Ok(None) => break,
-                Ok(Some(item)) => said.push(own(item)),
+                Ok(Some(item)) => said.push(Said::item(item)),
                 Err(violation) => said.push(Said::fault(violation)),
             }
         }
@@ -21,34 +21,14 @@ fn read_pieces<'a>(reader: &mut Reader, pieces: impl IntoIterator<Item = &'a [u8
     said
 }
 
-fn own(item: Item<'_>) -> Said {
-    match item {
-        Item::Message { text, payload } => Said::Message(text, payload.to_vec()),
-        Item::Ping(payload) => Said::Ping(payload.to_vec()),
-        Item::Pong(payload) => Said::Pong(payload.to_vec()),
-        Item::Close { code, reason } => Said::Close(code, reason.to_owned()),
-    }
-}
-
 fn read(stream: &[u8]) -> Vec<Said> {
     read_pieces(&mut Reader::new(), [stream], &LIMITS)
 }
 
 /// A masked frame with `first` as its first byte.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        length @ 0..=125 => bytes.push(0x80 | length as u8),
-        length @ 126..=0xffff => {
-            bytes.push(0x80 | 126);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-        length => {
-            bytes.push(0x80 | 127);
-            bytes.extend((length as u64).to_be_bytes());
-        }
-    }
-    bytes.extend(MASK);
+    let mut bytes = Vec::new();
+    reference::put_header(&mut bytes, first, payload.len(), MASK, false);
     bytes.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ MASK[at % 4]));
     bytes
 }

@@ -114,7 +114,7 @@ impl<'a> Session<'a> {
                 }
                 // Before its folder goes.
                 drop(other);
-                let last = view(shared, last_number)?;
+                let last = view(shared, |view| Ok(view.last_number()?))?;
                 let cursor = Cursor::fresh(settings.store, synced, last);
                 (Index::create(&settings.folder, settings.how.memory_bytes, &cursor)?, cursor)
             }
@@ -399,13 +399,6 @@ fn lists_reach_back(view: &View<'_>, commit: u64) -> Result<(), Halt> {
 /// What the list named is in the logs: an index that begins behind it needs no list.
 fn damaged_list(commit: u64) -> Halt {
     Halt::Damaged(format!("the list of what commit {commit} of the store has changed cannot be read"))
-}
-
-fn last_number(view: &View<'_>) -> Result<u64, Halt> {
-    match view.prefix(Space::Numbers, keys::numbers()).next_back() {
-        Some(guard) => Ok(keys::seq_of(&guard.key().map_err(Trouble::from)?).map_or(0, |number| number.0)),
-        None => Ok(0),
-    }
 }
 
 const NICENESS: i32 = 10;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::store::conformance::{self, message, private, user};
+use crate::store::embedded::tests::copy;
 use crate::store::embedded::{EmbeddedBackend, EmbeddedSettings, SearchLag, SearchSettings, new_key_line};
 use crate::store::{Backend, Outcome};
 use crate::types::record::RawJson;
@@ -277,19 +278,6 @@ fn turning_the_index_off_and_on_again_misses_nothing() {
     commit(&mut backend, vec![say(&conversation, 502, "after")]);
     wait_for_index(&backend);
     assert_eq!((found(&mut backend, "between", 10), found(&mut backend, "after", 10)), (vec![501], vec![502]));
-}
-
-/// As it is at this moment, which is what a crash would leave.
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let (path, target) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 #[test]
