@@ -136,7 +136,7 @@ fn judge(present: &Present) {
 
 /// Far more than any input needs, also on a machine that is busy with other things.
 fn patience() -> Duration {
-    Duration::from_millis(number("COREHUB_FUZZ_PATIENCE_MS").unwrap_or(20_000))
+    Duration::from_millis(number("COREHUB_FUZZ_PATIENCE_MS").unwrap_or(120_000))
 }
 
 /// Of the whole process, so that what other tests take at the same time counts as well: the bound is far above that.

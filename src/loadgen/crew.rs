@@ -339,4 +339,4 @@ fn obey(order: Order, fleet: &mut Fleet, traffic: &mut Traffic) -> BenchResult<A
 
 const EVENTS_PER_POLL: usize = 1_024;
 const SETTLE_POLL: Duration = Duration::from_millis(5);
-const STUCK_AFTER: Duration = Duration::from_secs(15);
+const STUCK_AFTER: Duration = Duration::from_secs(60);

@@ -179,7 +179,7 @@ fn kind(file: &Path) -> String {
 const EDGE_BYTES: u64 = 96;
 const CASES_DEFAULT: usize = 14;
 const FAULTS_SHOWN: usize = 20;
-const END_MAX: Duration = Duration::from_secs(15);
+const END_MAX: Duration = Duration::from_secs(40);
 /// What a refusal advises.
 const ADVICE: [&str; 3] = ["backup", "set store.path", "move it away"];
 const DAMAGE: [&str; 3] = ["damaged", "hecksum", "cannot read"];

@@ -13,7 +13,7 @@ use super::link::{Heard, Link};
 use crate::support::{Client, PATIENCE, Server, eventually};
 
 fn the_vanished_are_given_up_and_served_later(shards: u16) {
-    let server = Server::start(shards, "[heartbeat]\ninterval = \"1s\"\ntimeout = \"2s\"\n");
+    let server = Server::start(shards, "[heartbeat]\ninterval = \"1s\"\ntimeout = \"8s\"\n");
     let relay = Relay::start(server.client_address());
     let mut ghost = Link::open(relay.address, "ghost", "phone", true).expect("the relay passes everything on");
     hear(&mut ghost, "sync_done");

@@ -100,7 +100,7 @@ impl Link {
 }
 
 /// How long a handshake or a write may hang in a server that is being killed.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long one look at the socket takes when nothing comes.
 const TURN: Duration = Duration::from_millis(4);

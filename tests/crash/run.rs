@@ -140,7 +140,11 @@ impl Run {
             }
             self.start_again();
         }
-        self.wait_for_acks(20);
+        let Counts { kills, cuts, drains, .. } = self.counts;
+        // As many as the verdict asks for and more, also when most ends came before anybody was back.
+        while self.acks() < (kills + cuts + drains + 1) * (ACKS_PER_ENDING_MIN + 5) {
+            self.wait_for_acks(20);
+        }
         self
     }
 
@@ -170,6 +174,8 @@ impl Run {
     }
 
     fn drain(&mut self) {
+        // Somebody is connected, to be told.
+        self.wait_for_acks(1);
         let told = self.sum(|facts| facts.reconnects);
         let begun = Instant::now();
         self.stage.server.signal(Signal::TERM);
@@ -396,7 +402,7 @@ const READERS: [&str; 4] = ["attentive", "forgetful", "second-syncing", "syncing
 const RATE_DEFAULT: u64 = 200;
 const ACKS_PER_ENDING_MIN: usize = 15;
 /// Far beyond what taking leave of a few clients takes; a wait for something that never ends is longer.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+const DRAIN_MAX: Duration = Duration::from_secs(25);
 const VIOLATIONS_SHOWN: usize = 20;
 
 /// Clients that are told of a failed disk a thousand times are no strangers to be protected against.

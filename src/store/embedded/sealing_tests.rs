@@ -89,11 +89,12 @@ fn refusal(opened: Result<EmbeddedBackend, StoreOpenFault>) -> String {
 /// Files below `folder` that contain the marker.
 fn files_with_marker(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files_with_marker(&path));
-        } else if std::fs::read(&path).unwrap().windows(MARKER.len()).any(|window| window == MARKER.as_bytes()) {
+        // One that went meanwhile holds nothing.
+        } else if std::fs::read(&path).unwrap_or_default().windows(MARKER.len()).any(|window| window == MARKER.as_bytes()) {
             found.push(path);
         }
     }

@@ -111,7 +111,7 @@ pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        match entry.file_type().unwrap().is_dir() {
+        match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             true => copy(&entry.path(), &to.join(entry.file_name())),
             false => match std::fs::copy(entry.path(), to.join(entry.file_name())) {
                 Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {}
@@ -389,7 +389,10 @@ fn a_commit_that_failed_is_acknowledged_never() {
     backend.sync_fails = true;
     let outcomes = commit(&mut backend, vec![append(&conversation, 6), append(&conversation, 1), append(&conversation, 7)]);
     assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
+    let retry_at = backend.failed.as_ref().unwrap().retry_at;
+    backend.failed.as_mut().unwrap().retry_at += PATIENCE;
     let outcomes = commit(&mut backend, vec![append(&conversation, 6)]);
+    backend.failed.as_mut().unwrap().retry_at = retry_at;
     assert!(outcomes[0].is_err(), "not before the database was opened anew: {outcomes:?}");
     assert!(matches!(reader.read(&Read::Head { conversation: conversation.clone() }), Ok(Answer::Head(_))), "reads go on");
     recovered(&mut backend);
@@ -494,12 +497,13 @@ fn a_newer_or_foreign_format_is_refused() {
     assert_eq!(std::fs::read_to_string(&format).unwrap(), "corehub data format 2\n", "an older one is brought up to date");
 }
 
+/// Of files that may go meanwhile.
 fn bytes_in(folder: &Path) -> u64 {
-    let bytes = |entry: std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {
+    let bytes = |entry: std::fs::DirEntry| match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
         true => bytes_in(&entry.path()),
-        false => entry.metadata().unwrap().len(),
+        false => entry.metadata().map_or(0, |found| found.len()),
     };
-    std::fs::read_dir(folder).unwrap().map(|entry| bytes(entry.unwrap())).sum()
+    std::fs::read_dir(folder).map_or(0, |entries| entries.map(|entry| bytes(entry.unwrap())).sum())
 }
 
 /// Lets a backend whose rewriter looks at every call do all it has to.
@@ -532,9 +536,12 @@ fn what_is_forgotten_leaves_the_disk() {
         };
         assert!(commit(&mut backend, (1..=500).map(write).collect()).iter().all(Result::is_ok));
     }
-    rest(&mut backend);
+    let begun = std::time::Instant::now();
+    while bytes_in(&tables) <= 20_000 * 600 {
+        rest(&mut backend);
+        assert!(begun.elapsed() < PATIENCE, "{} bytes hold them all", bytes_in(&tables));
+    }
     let before = bytes_in(&tables);
-    assert!(before > 20_000 * 600, "{before} bytes hold them all");
     let mut pruned = 0;
     while pruned < 19_000 {
         pruned += backend.prune(Millis(1_000 + 19_001), 500).unwrap();
@@ -542,10 +549,11 @@ fn what_is_forgotten_leaves_the_disk() {
     for _ in 0..40 {
         backend.expire(Millis(1_000 + 19_001), 2_000).unwrap();
     }
-    rest(&mut backend);
-    let after = bytes_in(&tables);
-    eprintln!("{before} bytes before, {after} after");
-    assert!(after < before / 5, "{before} bytes before, {after} after");
+    let begun = std::time::Instant::now();
+    while bytes_in(&tables) >= before / 5 {
+        rest(&mut backend);
+        assert!(begun.elapsed() < PATIENCE, "{before} bytes before, {} after", bytes_in(&tables));
+    }
     drop(backend);
     let mut backend = open(folder.path());
     assert_eq!(contents(&mut backend, &conversation).unwrap().len(), 1_000);
@@ -632,3 +640,5 @@ fn a_full_disk_refuses_sends_serves_reads_and_recovers() {
     drop(backend);
     assert_eq!(contents(&mut open(folder.path()), &conversation), Ok(expected(acknowledged)));
 }
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);

@@ -336,7 +336,7 @@ impl<'a> Session<'a> {
             for guard in view.range(Space::Changes, from, None) {
                 let (key, bytes) = guard.into_inner().map_err(Trouble::from)?;
                 let commit = changes::commit_of(&key).unwrap_or_default();
-                self.search.committed(&changes::decode(&bytes).map_err(|_| damaged_list(commit))?);
+                self.search.loaded(commit, &changes::decode(&bytes).map_err(|_| damaged_list(commit))?);
             }
             Ok(())
         })

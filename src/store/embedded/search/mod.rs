@@ -124,9 +124,26 @@ struct State {
     /// By conversation number: first and last `seq` of messages that the index may lack. None: unknown.
     tail: Option<HashMap<u64, (Seq, Seq), RandomState>>,
     lag_messages: u64,
+    /// Since the tail began: the newest commit that was read from the lists, the oldest that the writer told of. A commit that
+    /// is visible before it is told of would count twice.
+    loaded: u64,
+    noted_from: Option<u64>,
     /// Why the index is to be made anew.
     damage: Option<String>,
     stopping: bool,
+}
+
+impl State {
+    fn note(&mut self, changes: &[Change]) {
+        let Some(known) = &mut self.tail else { return };
+        for change in changes.iter().filter(|change| !change.recalled) {
+            note_tail(known, change);
+            self.lag_messages += change.messages();
+        }
+        if known.len() > TAIL_CONVERSATIONS_MAX {
+            self.tail = None;
+        }
+    }
 }
 
 /// How far the index is behind, for operators.
@@ -183,19 +200,23 @@ impl Search {
     }
 
     /// The index lacks these: the writer has committed them, and nobody was told yet.
-    pub fn committed(&self, changes: &[Change]) {
+    pub fn committed(&self, commit: u64, changes: &[Change]) {
         if changes.is_empty() {
             return;
         }
         let mut state = self.state();
-        let State { tail, lag_messages, .. } = &mut *state;
-        let Some(known) = tail else { return };
-        for change in changes.iter().filter(|change| !change.recalled) {
-            note_tail(known, change);
-            *lag_messages += change.messages();
+        if commit > state.loaded {
+            state.noted_from.get_or_insert(commit);
+            state.note(changes);
         }
-        if known.len() > TAIL_CONVERSATIONS_MAX {
-            *tail = None;
+    }
+
+    /// The same of a list that the indexer has read.
+    fn loaded(&self, commit: u64, changes: &[Change]) {
+        let mut state = self.state();
+        if state.noted_from.is_none_or(|from| commit < from) {
+            state.loaded = commit;
+            state.note(changes);
         }
     }
 
@@ -247,6 +268,7 @@ impl Search {
     fn begin_tail(&self) {
         let mut state = self.state();
         (state.tail, state.lag_messages) = (Some(HashMap::default()), 0);
+        (state.loaded, state.noted_from) = (0, None);
     }
 
     fn has_tail(&self) -> bool {

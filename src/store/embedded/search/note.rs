@@ -55,7 +55,7 @@ impl Notes {
     pub fn written(&mut self, commit: u64) {
         self.extent = Extent { since: self.since, until: commit };
         self.search.lists_since.store(self.since, Ordering::Release);
-        self.search.committed(&std::mem::take(&mut self.written));
+        self.search.committed(commit, &std::mem::take(&mut self.written));
     }
 }
 
