@@ -77,7 +77,7 @@ impl Shard {
             token,
             expiry_told: false,
         });
-        session.timers.expiry = expiry_deadline(identity.expires_at, turn);
+        session.follow_wall(turn.now);
         session.opening = Some(Box::new(Opening { wishes: wishes.clone(), request, ..Opening::default() }));
         let owner = self.owner_of_user(&identity.user);
         self.route_anew(owner, Body::AttachUser { asker, wishes }, turn);
@@ -637,10 +637,6 @@ impl Shard {
             self.request_group(key, group.clone(), Seq::NONE, None, turn);
         }
     }
-}
-
-pub(super) fn expiry_deadline(expires_at: Option<Millis>, turn: &Turn<'_>) -> u64 {
-    expires_at.map_or(NEVER, |at| turn.now.mono_ms() + at.0.saturating_sub(turn.now.wall.0))
 }
 
 /// Sessions that may watch one user.
