@@ -275,6 +275,8 @@ impl Shard {
         cursor.reattach = false;
         let had = cursor.sent;
         let from = if planted(Planted::AttachIgnoresHead) { head } else { cursor.sent.max(joined).min(head) };
+        // What was pushed here before is in the log, though its owner may not have heard so yet.
+        let head = head.max(cursor.repeat_until);
         (cursor.sent, cursor.acked, cursor.persisted, cursor.foreign) = (from, from, cursor.persisted.min(from), from);
         cursor.began = from;
         let behind = from < head;
@@ -297,8 +299,8 @@ impl Shard {
         self.sync_progress(key, turn);
     }
 
-    /// A user is no member (any more): their sessions here leave the room, and those that were waiting to enter stop waiting.
-    pub(super) fn group_detached(&mut self, group: &GroupId, user: &UserId, turn: &mut Turn<'_>) {
+    /// A user's membership has ended where the log stood at `last`: their sessions here leave the room.
+    pub(super) fn group_detached(&mut self, group: &GroupId, user: &UserId, last: Seq, turn: &mut Turn<'_>) {
         let conversation = ConversationId::group(group);
         let keys: Vec<SessionKey> = match self.rooms.find(group).and_then(|room| self.rooms.get_mut(room)) {
             Some(room) => room.members.iter().map(|member| member.slot).collect::<Vec<_>>(),
@@ -310,11 +312,23 @@ impl Shard {
         .map(|session| session.key)
         .collect();
         for key in keys {
-            let again = self.drop_cursor(key, &conversation, turn);
+            let dropped = self.drop_cursor(key, &conversation, turn);
             self.detach_from(&conversation, group.clone(), user.clone(), turn);
-            if again {
-                self.request_group(key, group.clone(), Seq::NONE, None, turn);
+            // What lies beyond the end was found by a `sync` that knew of the next membership before this shard did.
+            if let Some(dropped) = dropped.filter(|dropped| dropped.reattach || dropped.known > last) {
+                let repeat_until = if dropped.pushed > last { dropped.pushed } else { Seq::NONE };
+                self.request_group_again(key, group, repeat_until, turn);
             }
+            self.sync_progress(key, turn);
+        }
+    }
+
+    /// Asks for a group of which the user has become a member again. What was pushed since then is marked when it is repeated.
+    fn request_group_again(&mut self, key: SessionKey, group: &GroupId, repeat_until: Seq, turn: &mut Turn<'_>) {
+        self.request_group(key, group.clone(), Seq::NONE, None, turn);
+        let Some(session) = self.ready(key) else { return };
+        if let Some(index) = session.cursor_of(&ConversationId::group(group)) {
+            session.cursor(index).repeat_until = repeat_until;
         }
     }
 
@@ -323,15 +337,19 @@ impl Shard {
         self.route_anew(owner, Body::DetachGroup { group, user, shard: self.id }, turn);
     }
 
-    /// A session leaves a group. Returns whether its user has become a member again since.
-    pub(super) fn drop_cursor(&mut self, key: SessionKey, conversation: &ConversationId, turn: &mut Turn<'_>) -> bool {
-        let Some(session) = self.session(key) else { return false };
-        let Some(index) = session.cursor_of(conversation) else { return false };
+    /// A session leaves a group. Returns what its next cursor there has to know; None when it had none. A `sync_done` may be due
+    /// once that is asked for.
+    fn drop_cursor(&mut self, key: SessionKey, conversation: &ConversationId, turn: &mut Turn<'_>) -> Option<Dropped> {
+        let session = self.session(key)?;
+        let index = session.cursor_of(conversation)?;
         let was_lagging = session.lagging > 0;
         let cursor = session.cursor(index);
         let (room, position) = (cursor.room, cursor.room_position);
         let attaching = cursor.state == CursorState::Attaching;
-        let (counted, reattach) = (cursor.counted, cursor.reattach);
+        let counted = cursor.counted;
+        let sent = if attaching || cursor.sent <= cursor.began { Seq::NONE } else { cursor.sent };
+        let pushed = cursor.repeat_until.max(sent);
+        let dropped = Dropped { reattach: cursor.reattach, pushed, known: pushed.max(cursor.head) };
         session.remove_cursor(index);
         if let Some(sync) = session.sync.as_mut() {
             sync.attaching = sync.attaching.saturating_sub(u32::from(attaching));
@@ -341,8 +359,7 @@ impl Shard {
             self.counters.lagging -= 1;
         }
         self.leave_room(room, position, turn);
-        self.sync_progress(key, turn);
-        reattach
+        Some(dropped)
     }
 
     /// Takes one member out of a room's list; whoever moves into its place is told.
@@ -409,6 +426,17 @@ impl Shard {
             }
         }
     }
+}
+
+/// What a cursor that is dropped leaves behind.
+#[derive(Clone, Copy, Debug)]
+struct Dropped {
+    /// Its user has become a member again since.
+    reattach: bool,
+    /// This connection was pushed everything up to here, as far as it was to be.
+    pushed: Seq,
+    /// What it was to read up to, or was pushed.
+    known: Seq,
 }
 
 /// Owner of the user.
@@ -633,9 +661,10 @@ impl Shard {
         if damaged {
             self.leave_out(key, &conversation, turn);
         }
-        if self.drop_cursor(key, &conversation, turn) {
-            self.request_group(key, group.clone(), Seq::NONE, None, turn);
+        if let Some(dropped) = self.drop_cursor(key, &conversation, turn).filter(|dropped| dropped.reattach) {
+            self.request_group_again(key, group, dropped.pushed, turn);
         }
+        self.sync_progress(key, turn);
     }
 }
 
