@@ -9,7 +9,7 @@ use crate::sim::node::EPOCH_MS;
 fn a_token_shown_while_the_clock_stood_back_ends_when_it_is_set_right() {
     on_all_shards_with(plain, |mut world| {
         world.node.jump_clock(-20_000);
-        let ann = world.enter(4_000);
+        let ann = world.enter(15_000);
         world.node.jump_clock(20_000);
         world.node.run_ms(INTERVAL_MS + LATE_MS);
         assert_eq!(told(&world, ann), 1, "told with the next beat");
