@@ -1,5 +1,5 @@
-//! Owns how a session becomes its user's: token, session policy, snapshot of conversations, cursors; and how it enters and
-//! leaves groups.
+//! Owns how a session becomes its user's: token, session policy, snapshot of conversations, cursors; and how it enters
+//! groups.
 //!
 //! Attach first, then read: the user's owner knows the session before the snapshot is read, and a group's owner says where its
 //! log ends at the moment it begins to deliver to the session's home. So nothing falls between snapshot and delivery.
@@ -20,7 +20,7 @@ use crate::types::{
 };
 
 use super::conversations::{State, Waiting};
-use super::cursor::{Cursor, CursorState, NO_ROOM};
+use super::cursor::{Cursor, CursorState};
 use super::effects::DirectoryChange;
 use super::outbox::Lane;
 use super::pending::Pending;
@@ -77,7 +77,7 @@ impl Shard {
             token,
             expiry_told: false,
         });
-        session.timers.expiry = expiry_deadline(identity.expires_at, turn);
+        session.follow_wall(turn.now);
         session.opening = Some(Box::new(Opening { wishes: wishes.clone(), request, ..Opening::default() }));
         let owner = self.owner_of_user(&identity.user);
         self.route_anew(owner, Body::AttachUser { asker, wishes }, turn);
@@ -275,6 +275,8 @@ impl Shard {
         cursor.reattach = false;
         let had = cursor.sent;
         let from = if planted(Planted::AttachIgnoresHead) { head } else { cursor.sent.max(joined).min(head) };
+        // What was pushed here before is in the log, though its owner may not have heard so yet.
+        let head = head.max(cursor.repeat_until);
         (cursor.sent, cursor.acked, cursor.persisted, cursor.foreign) = (from, from, cursor.persisted.min(from), from);
         cursor.began = from;
         let behind = from < head;
@@ -295,108 +297,6 @@ impl Shard {
             self.refill(key, turn);
         }
         self.sync_progress(key, turn);
-    }
-
-    /// A user is no member (any more): their sessions here leave the room, and those that were waiting to enter stop waiting.
-    pub(super) fn group_detached(&mut self, group: &GroupId, user: &UserId, turn: &mut Turn<'_>) {
-        let conversation = ConversationId::group(group);
-        let keys: Vec<SessionKey> = match self.rooms.find(group).and_then(|room| self.rooms.get_mut(room)) {
-            Some(room) => room.members.iter().map(|member| member.slot).collect::<Vec<_>>(),
-            None => Vec::new(),
-        }
-        .into_iter()
-        .filter_map(|slot| self.sessions[slot as usize].as_ref())
-        .filter(|session| session.account.as_ref().is_some_and(|account| account.user == *user))
-        .map(|session| session.key)
-        .collect();
-        for key in keys {
-            let again = self.drop_cursor(key, &conversation, turn);
-            self.detach_from(&conversation, group.clone(), user.clone(), turn);
-            if again {
-                self.request_group(key, group.clone(), Seq::NONE, None, turn);
-            }
-        }
-    }
-
-    fn detach_from(&mut self, conversation: &ConversationId, group: GroupId, user: UserId, turn: &mut Turn<'_>) {
-        let owner = self.owner_of(conversation);
-        self.route_anew(owner, Body::DetachGroup { group, user, shard: self.id }, turn);
-    }
-
-    /// A session leaves a group. Returns whether its user has become a member again since.
-    pub(super) fn drop_cursor(&mut self, key: SessionKey, conversation: &ConversationId, turn: &mut Turn<'_>) -> bool {
-        let Some(session) = self.session(key) else { return false };
-        let Some(index) = session.cursor_of(conversation) else { return false };
-        let was_lagging = session.lagging > 0;
-        let cursor = session.cursor(index);
-        let (room, position) = (cursor.room, cursor.room_position);
-        let attaching = cursor.state == CursorState::Attaching;
-        let (counted, reattach) = (cursor.counted, cursor.reattach);
-        session.remove_cursor(index);
-        if let Some(sync) = session.sync.as_mut() {
-            sync.attaching = sync.attaching.saturating_sub(u32::from(attaching));
-            sync.behind = sync.behind.saturating_sub(u32::from(counted));
-        }
-        if was_lagging && session.lagging == 0 {
-            self.counters.lagging -= 1;
-        }
-        self.leave_room(room, position, turn);
-        self.sync_progress(key, turn);
-        reattach
-    }
-
-    /// Takes one member out of a room's list; whoever moves into its place is told.
-    fn leave_room(&mut self, room: u32, position: u32, turn: &mut Turn<'_>) {
-        if room == NO_ROOM {
-            return;
-        }
-        let Some(found) = self.rooms.get_mut(room).filter(|_| !planted(Planted::LeaveKeepsPlace)) else { return };
-        let from = found.members.len() - 1;
-        found.members.swap_remove(position as usize);
-        let (head, walked) = (found.head, found.position);
-        let moved = found.members.get(position as usize).copied();
-        let under_way = !found.backlog.is_empty();
-        if let Some(moved) = moved
-            && let Some(session) = self.sessions[moved.slot as usize].as_deref_mut()
-        {
-            let key = session.key;
-            let was_lagging = session.lagging > 0;
-            session.cursor(moved.cursor).room_position = position;
-            // A walk that has passed the place it moved to will not come by again.
-            let passed = under_way && (position as usize) < walked && from >= walked;
-            let missed = passed && !planted(Planted::WalkMissesMoved);
-            if passed {
-                reached(Reached::WalkMissedMoved);
-            }
-            if missed && session.cursor(moved.cursor).state == CursorState::Lagging {
-                let cursor = session.cursor(moved.cursor);
-                cursor.head = cursor.head.max(head);
-            } else if missed && session.cursor(moved.cursor).state == CursorState::Live {
-                let sent = session.cursor(moved.cursor).sent;
-                if sent < head {
-                    session.lag(moved.cursor, sent, head);
-                    self.counters.lagging += u64::from(!was_lagging);
-                    self.refill(key, turn);
-                }
-            }
-        }
-        self.rooms.leave_if_empty(room);
-    }
-
-    /// A departing session leaves all its rooms.
-    pub(super) fn leave_rooms(&mut self, user: &UserId, cursors: SmallVec<[Cursor; 1]>, turn: &mut Turn<'_>) {
-        for cursor in cursors {
-            // One that still waits for the owner's answer tells it when the answer comes.
-            if matches!(cursor.state, CursorState::Free | CursorState::Attaching) || cursor.room == NO_ROOM {
-                continue;
-            }
-            self.leave_room(cursor.room, cursor.room_position, turn);
-            let ConversationKind::Group(group) = cursor.conversation.kind() else { continue };
-            if planted(Planted::DetachForgotten) {
-                continue;
-            }
-            self.detach_from(&cursor.conversation, group, user.clone(), turn);
-        }
     }
 
     /// The user became a member while these sessions were connected.
@@ -633,14 +533,11 @@ impl Shard {
         if damaged {
             self.leave_out(key, &conversation, turn);
         }
-        if self.drop_cursor(key, &conversation, turn) {
-            self.request_group(key, group.clone(), Seq::NONE, None, turn);
+        if let Some(dropped) = self.drop_cursor(key, &conversation, turn).filter(|dropped| dropped.reattach) {
+            self.request_group_again(key, group, dropped.pushed, turn);
         }
+        self.sync_progress(key, turn);
     }
-}
-
-pub(super) fn expiry_deadline(expires_at: Option<Millis>, turn: &Turn<'_>) -> u64 {
-    expires_at.map_or(NEVER, |at| turn.now.mono_ms() + at.0.saturating_sub(turn.now.wall.0))
 }
 
 /// Sessions that may watch one user.

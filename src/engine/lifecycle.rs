@@ -369,7 +369,9 @@ impl Shard {
         if session.timers.beat <= now_ms && !self.beat(key, turn) {
             return;
         }
-        if self.session(key).is_some_and(|session| session.timers.expiry <= now_ms) {
+        let Some(session) = self.session(key) else { return };
+        session.follow_wall(turn.now);
+        if session.timers.expiry <= now_ms {
             self.expire(key, turn);
         }
         if self.session(key).is_some_and(|session| session.timers.ack <= now_ms) {
@@ -415,7 +417,8 @@ impl Shard {
         let (interval, timeout) = (self.settings.heartbeat_interval_ms, self.settings.heartbeat_timeout_ms);
         let Some(session) = self.session(key) else { return false };
         if session.timers.pinged != NEVER && now_ms < session.timers.pinged + timeout {
-            session.timers.beat = session.timers.pinged + timeout;
+            // Not beyond an interval even then: what follows the wall clock is looked at with every beat.
+            session.timers.beat = (session.timers.pinged + timeout).min(now_ms + interval);
             return true;
         }
         if session.timers.pinged != NEVER {
@@ -438,31 +441,20 @@ impl Shard {
         true
     }
 
-    /// The token has run out: tell, wait for `refresh`, close.
+    /// The token has run out, as [`Session::follow_wall`] has just found: tell, wait for `refresh`, close.
     fn expire(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
         let grace_ms = self.settings.expiry_grace_ms;
-        let now = turn.now;
         let Some(session) = self.session(key) else { return };
-        let Some(account) = session.account.as_mut() else {
+        let Some(account) = session.account.as_mut() else { return };
+        if !std::mem::replace(&mut account.expiry_told, true) {
+            session.timers.expiry = turn.now.mono_ms() + grace_ms;
+            let fault = Fault::new(ErrorName::TokenExpired, "send refresh with a new token, or the connection will be closed");
+            self.counters.errors[fault.name.index()] += 1;
+            self.say(key, Lane::Control, &Push::Error(fault), None, turn);
+        } else if planted(Planted::ExpiredStays) {
             session.timers.expiry = NEVER;
-            return;
-        };
-        // The wall clock decides; it may have been set back since the deadline was computed.
-        match account.expires_at {
-            Some(at) if at > now.wall && !account.expiry_told => {
-                session.timers.expiry = now.mono_ms() + (at.0 - now.wall.0);
-            }
-            Some(_) if account.expiry_told && planted(Planted::ExpiredStays) => session.timers.expiry = NEVER,
-            Some(_) if account.expiry_told => self.close(key, CloseCode::TokenExpired, "token_expired", turn),
-            Some(_) => {
-                account.expiry_told = true;
-                session.timers.expiry = now.mono_ms() + grace_ms;
-                let fault =
-                    Fault::new(ErrorName::TokenExpired, "send refresh with a new token, or the connection will be closed");
-                self.counters.errors[fault.name.index()] += 1;
-                self.say(key, Lane::Control, &Push::Error(fault), None, turn);
-            }
-            None => session.timers.expiry = NEVER,
+        } else {
+            self.close(key, CloseCode::TokenExpired, "token_expired", turn);
         }
     }
 

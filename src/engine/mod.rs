@@ -11,6 +11,7 @@ mod delivery;
 pub mod effects;
 pub mod event;
 mod handlers;
+mod leave;
 mod lifecycle;
 pub mod outbox;
 mod pending;

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::types::command::Wishes;
 use crate::types::planted::{Planted, Reached, planted, reached};
-use crate::types::{ConversationId, DeviceId, Millis, Request, Seq, SessionAddress, SessionId, SessionKey, ShardId, UserId};
+use crate::types::{ConversationId, DeviceId, Millis, Now, Request, Seq, SessionAddress, SessionId, SessionKey, ShardId, UserId};
 
 use super::Hasher;
 use super::cursor::{Cursor, CursorState};
@@ -79,6 +79,7 @@ pub struct Account {
     pub user: UserId,
     pub device: DeviceId,
     pub acks: bool,
+    /// When its token ends by the wall clock, which alone decides; None = never.
     pub expires_at: Option<Millis>,
     /// For revocation.
     pub token: TokenMark,
@@ -99,6 +100,7 @@ pub struct Timers {
     pub heard: u64,
     /// When the ping was sent that is unanswered; NEVER when none is.
     pub pinged: u64,
+    /// The token's end as the wall clock stood when the session was last looked at; once that was told, the end of the grace.
     pub expiry: u64,
     pub ack: u64,
     /// Delivery state goes to the store.
@@ -309,6 +311,23 @@ impl Session {
     pub fn persist_by(&mut self, at_ms: u64) -> bool {
         self.timers.persist = self.timers.persist.min(at_ms);
         self.timers.persist < self.timers.armed
+    }
+
+    /// Reckons the deadline of its token anew, since the wall clock may have been set since the last time. Called whenever the
+    /// session is looked at, and beats see to that: a step of the clock is followed within `heartbeat_interval_ms` and a tick
+    /// of the wheel, without a timer or a byte of its own. A token told to have ended that is good again is as if never told.
+    pub fn follow_wall(&mut self, now: Now) {
+        let Some(account) = self.account.as_mut() else { return };
+        match account.expires_at {
+            Some(at) if at > now.wall => {
+                account.expiry_told = false;
+                self.timers.expiry = now.mono_ms().saturating_add(at.0 - now.wall.0);
+            }
+            // The grace was counted from when it was told, by the clock that is never set.
+            Some(_) if account.expiry_told => {}
+            Some(_) => self.timers.expiry = now.mono_ms(),
+            None => self.timers.expiry = NEVER,
+        }
     }
 
     /// The earliest of the session's deadlines.

@@ -228,7 +228,7 @@ impl Shard {
                 self.group_attached(group, address, user, head, joined, turn)
             }
             Body::GroupRefused { group, address, damaged } => self.group_refused(&group, address.key, damaged, turn),
-            Body::GroupDetached { group, user } => self.group_detached(&group, &user, turn),
+            Body::GroupDetached { group, user, last } => self.group_detached(&group, &user, last, turn),
             Body::DeliverGroup { group, parcel } => self.deliver_group(&group, parcel, turn),
             Body::EphemeralGroup { group, whisper } => self.ephemeral_group(&group, whisper, turn),
             Body::DeliverUser { user, conversation, parcel } => self.deliver_user(&user, conversation, parcel, turn),

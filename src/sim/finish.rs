@@ -48,9 +48,13 @@ impl Run {
                 self.node.set_reading(line, true);
             }
         }
-        self.pass(CALM_MS);
+        // Those who did not read until now are told first that they were closed.
+        self.pass_and(CALM_MS, |run, left_ms| {
+            if left_ms + CATCH_UP_MS <= CALM_MS {
+                oracle::judge_tokens(&run.node, &run.devices);
+            }
+        });
         oracle::judge_live(&mut self.node, &self.devices);
-        oracle::judge_tokens(&self.node, &self.devices);
         for device in &mut self.devices {
             assert!(!device.owes_confirmation(self.node.ledger()), "{} confirms nothing and is left in peace", device.name());
             device.diligent = true;
@@ -212,6 +216,8 @@ impl Run {
 
 /// Long enough for what is not confirmed to be sent again, and for reads that failed to be tried again.
 const CALM_MS: u64 = 12_000;
+/// For what waits for a reader that has stopped.
+const CATCH_UP_MS: u64 = 3_000;
 const STAMPEDE_MESSAGES: usize = 2;
 const WRITE_ROUNDS_MAX: usize = 100;
 const SETTLE_ROUNDS_MAX: usize = 200;

@@ -363,12 +363,13 @@ impl Device {
         }
     }
 
-    /// Who is sent away because of its token has had one that was revoked or not for ever.
+    /// Who is sent away because of its token has had one that was revoked or has run out.
     fn judge_close(&self, node: &Node, link: &Link, code: u16) {
         let revoked = node.generation(&oracle::user(&self.user)) > link.pass.generation;
-        let brief = link.asked.values().any(|asked| matches!(asked, Asked::Refresh(_))) || link.pass.is_brief();
+        let refreshing = link.asked.values().filter_map(|asked| if let Asked::Refresh(pass) = asked { Some(pass) } else { None });
+        let expired = refreshing.chain([&link.pass]).any(|pass| pass.may_be_over(node));
         assert!(code != CloseCode::TokenRevoked as u16 || revoked, "{} is told of a revocation that was none", self.name());
-        assert!(code != CloseCode::TokenExpired as u16 || brief, "{} is told that its token has run out", self.name());
+        assert!(code != CloseCode::TokenExpired as u16 || expired, "{} is told that its token has run out", self.name());
     }
 
     fn note_presence(&mut self, data: &Value) {

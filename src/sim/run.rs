@@ -8,7 +8,7 @@ use serde_json::json;
 use super::node::{Node, Plan, Trace};
 use super::oracle;
 use super::orders::Orders;
-use super::pass::GRACE_MS;
+use super::pass::{GRACE_MS, HEARTBEAT_MS};
 use super::people::Device;
 use super::script::{Action, Step, Wildness, draw};
 use super::tally::Tally;
@@ -140,7 +140,7 @@ impl Run {
         settings.presence_contacts_only = random.u8(..3) == 0;
         settings.expiry_grace_ms = GRACE_MS;
         settings.ack_timeout_ms = 2_000;
-        settings.heartbeat_interval_ms = 4_000;
+        settings.heartbeat_interval_ms = HEARTBEAT_MS;
         settings.heartbeat_timeout_ms = 5_000;
         settings.write_timeout_ms = 3_000;
         settings.conversations_cached_max = [1, 4, 1_000][random.usize(..3)];
@@ -220,12 +220,18 @@ impl Run {
 
     /// Lets time pass, in slices after which the clients react.
     pub(super) fn pass(&mut self, ms: u64) {
+        self.pass_and(ms, |_, _| {});
+    }
+
+    /// The same, and looks at what has become of it after every slice; `look` is told what is left of `ms`.
+    pub(super) fn pass_and(&mut self, ms: u64, look: impl Fn(&Run, u64)) {
         let mut left = ms;
         while left > 0 {
             let slice = self.random.u64(1..=20).min(left);
             left -= slice;
             self.node.run_ms(slice);
             self.listen();
+            look(self, left);
         }
     }
 

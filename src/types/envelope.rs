@@ -136,6 +136,8 @@ pub enum Body {
     GroupDetached {
         group: GroupId,
         user: UserId,
+        /// End of the log then.
+        last: Seq,
     },
     /// One message for all local members of a group.
     DeliverGroup {

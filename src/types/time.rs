@@ -7,7 +7,8 @@ pub struct Millis(pub u64);
 /// One reading of both clocks, taken once a turn by the driver.
 ///
 /// `wall` is what protocol fields carry; `mono_us` is monotonic microseconds since the process started and is the only
-/// time that deadlines, rates and heartbeats are computed from, so that a step of the wall clock closes nobody.
+/// time that deadlines, rates and heartbeats are computed from, so that a step of the wall clock closes nobody. The end of a
+/// token alone is wall time: its deadline is reckoned anew with every heartbeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     pub wall: Millis,

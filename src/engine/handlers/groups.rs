@@ -136,6 +136,7 @@ impl Shard {
         turn: &mut Turn<'_>,
     ) {
         let entry = self.entry(conversation);
+        let last = entry.head;
         let owned = entry.group.as_mut().expect("a group conversation has its group");
         let shards: Vec<ShardId> = owned.shards_online().collect();
         for user in &removed {
@@ -151,7 +152,7 @@ impl Shard {
                 continue;
             }
             for shard in &shards {
-                self.route(*shard, Body::GroupDetached { group: group.clone(), user: user.clone() }, turn);
+                self.route(*shard, Body::GroupDetached { group: group.clone(), user: user.clone(), last }, turn);
             }
         }
     }

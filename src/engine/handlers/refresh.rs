@@ -1,6 +1,5 @@
 //! `refresh`: a new token for the same user, without a new connection. A refresh that fails changes nothing.
 
-use crate::engine::attach::expiry_deadline;
 use crate::engine::outbox::Lane;
 use crate::engine::shard::{Shard, Turn};
 use crate::types::command::Secret;
@@ -27,7 +26,7 @@ impl Shard {
         account.expires_at = identity.expires_at;
         account.token = mark;
         account.expiry_told = false;
-        session.timers.expiry = expiry_deadline(identity.expires_at, turn);
+        session.follow_wall(turn.now);
         let success = self.auth_success(key, turn);
         self.say(key, Lane::Reply, &Push::AuthSuccess(success), request.as_ref(), turn);
         self.arm(key);

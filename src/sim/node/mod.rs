@@ -104,6 +104,8 @@ pub struct Node {
     now_us: u64,
     /// What the wall clock is ahead of the monotonic one, beyond [`EPOCH_MS`].
     skew_ms: i64,
+    /// When that changed, in monotonic milliseconds, and to what.
+    clock_sets: Vec<(u64, i64)>,
     agenda: Agenda,
     random: fastrand::Rng,
     delays: [fastrand::Rng; 5],
@@ -136,6 +138,7 @@ impl Node {
             verifier: Arc::new(Verifier::new(rules).expect("a secret is all that HS256 needs")),
             now_us: 0,
             skew_ms: 0,
+            clock_sets: Vec::new(),
             agenda: Agenda::default(),
             random: fastrand::Rng::with_seed(plan.seed),
             delays: std::array::from_fn(|kind| fastrand::Rng::with_seed(plan.seed ^ ((kind as u64 + 1) << 56))),
@@ -265,6 +268,7 @@ impl Node {
     pub fn jump_clock(&mut self, by_ms: i64) {
         self.tally.fault(if by_ms < 0 { "clock set back" } else { "clock set forward" });
         self.skew_ms += by_ms;
+        self.clock_sets.push((self.now_ms(), self.skew_ms));
     }
 
     /// Writes that are durable so far.
@@ -349,6 +353,11 @@ impl Node {
 
     pub fn wall(&self) -> Millis {
         Millis((EPOCH_MS + self.now_us / 1_000).saturating_add_signed(self.skew_ms))
+    }
+
+    /// When the wall clock was set, in monotonic milliseconds, and by how much it has differed from then on.
+    pub fn clock_sets(&self) -> &[(u64, i64)] {
+        &self.clock_sets
     }
 
     pub fn counters(&self, shard: usize) -> &Counters {

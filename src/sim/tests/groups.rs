@@ -35,6 +35,45 @@ fn a_group_message_reaches_every_member_once() {
 }
 
 #[test]
+fn a_sync_that_knows_of_a_new_membership_before_the_end_of_the_last_repeats_nothing_unmarked() {
+    // Reads are quicker than it takes to work off what other shards have said, one thing a turn.
+    let slow = |plan: &mut Plan| {
+        plan.pace.read_us = 60_000..=80_000;
+        plan.pace.turn_us = 900..=1_000;
+        plan.pace.mesh_per_turn_max = 1;
+    };
+    on_all_shards_with(slow, |mut world| {
+        let (ann, desk) = (world.online("ann", "phone"), world.online("bob", "desk"));
+        let home = world.connected % world.node.shards();
+        let phone = world.online("bob", "phone");
+        world.node.say(ann, &json!({"type": "create_group", "data": {"group_id": "g", "members": ["bob"]}}));
+        world.node.run_ms(2_000);
+        world.node.stall_shard(home, 1_500);
+        for at in 1..=500 {
+            world.send(ann, &at.to_string(), json!({"group_id": "g", "content": at.to_string()}));
+        }
+        world.node.run_ms(1_500);
+        for change in ["remove_from_group", "invite_to_group"] {
+            world.node.say(ann, &json!({"type": change, "data": {"group_id": "g", "user_ids": ["bob"]}}));
+        }
+        for at in 501..=502 {
+            world.send(ann, &at.to_string(), json!({"group_id": "g", "content": at.to_string()}));
+        }
+        world.node.run_ms(100);
+        world.node.say(phone, &json!({"type": "sync", "message_id": "sync", "data": {"cursors": {}}}));
+        world.node.run_ms(5_000);
+        for line in [desk, phone] {
+            // What the first membership had not delivered has ended with it.
+            let first: Vec<u64> = world.contents(line).iter().filter_map(|content| content.parse().ok()).collect();
+            assert!(first.is_sorted_by(|one, next| one < next), "{first:?}");
+            assert!(first.ends_with(&[501, 502]), "{first:?}");
+        }
+        world.reply(phone, "sync");
+        world.end();
+    });
+}
+
+#[test]
 fn who_is_removed_gets_nothing_more() {
     on_all_shards(|mut world| {
         let (ann, bob, cid) = (world.online("ann", "phone"), world.online("bob", "phone"), world.online("cid", "phone"));

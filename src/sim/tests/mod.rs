@@ -5,6 +5,7 @@ mod groups;
 mod messages;
 mod proof;
 mod time;
+mod tokens;
 
 use serde_json::{Value, json};
 

@@ -53,23 +53,35 @@ fn fresh_seeds_hold() {
     println!("{}", hold(first, FRESH_SEEDS));
 }
 
+#[test]
+fn seeds_that_failed_once_hold() {
+    for (seed, ms) in FAILED_ONCE {
+        if let Err(failure) = run(seed, ms) {
+            panic!("{}", told(&failure, ms));
+        }
+    }
+}
+
 fn hold(first: u64, seeds: u64) -> Tally {
     let mut sum = Tally::default();
     for at in 0..seeds {
         let seed = first.wrapping_add(at);
         match run(seed, MS) {
             Ok(tally) => sum.add(&tally),
-            Err(failure) => panic!("{}", told(&failure)),
+            Err(failure) => panic!("{}", told(&failure, MS)),
         }
     }
     sum
 }
 
-fn told(failure: &Failure) -> String {
+fn told(failure: &Failure, ms: u64) -> String {
     let Failure { seed, why, steps, .. } = failure;
-    format!("seed {seed}: {why}\nreplay: corehub-sim --seed {seed} --virtual-ms {MS}\n{steps:#?}")
+    format!("seed {seed}: {why}\nreplay: corehub-sim --seed {seed} --virtual-ms {ms}\n{steps:#?}")
 }
 
+/// Seeds, with their milliseconds of work, that showed what was wrong and was mended since; docs/SIMULATOR.md says what. A change
+/// of the workload makes others of them: the stories named there stay.
+const FAILED_ONCE: [(u64, u64); 3] = [(618, 20_000), (846, 20_000), (7_470, 20_000)];
 /// Kinds of faults that the fixed seeds must have had.
 const FAULTS: [&str; 18] = [
     "clock set back",
