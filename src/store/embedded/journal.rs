@@ -4,10 +4,12 @@
 //! Every commit writes [`MARK`] with its number and the last number that was on disk by then. Of a batch that cannot be read, the
 //! marks around it say whether it had been on disk.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use fjall::Slice;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec;
@@ -160,6 +162,37 @@ pub fn salvage(folder: &Path, acknowledged: u64) -> Result<Vec<String>, JournalF
         }
     }
     Ok(told)
+}
+
+/// The keys of all records in whole batches, of whatever table.
+pub fn keys(folder: &Path) -> Result<BTreeSet<Slice>, JournalFault> {
+    let mut keys = BTreeSet::new();
+    for path in journals(folder).map_err(|source| JournalFault::Io { path: folder.to_owned(), source })? {
+        let io = |source| JournalFault::Io { path: path.clone(), source };
+        let mut scan = Scan::open(&path, 0).map_err(io)?;
+        while scan.batch().map_err(|source| scan_fault(&path, scan.begun, source))?.is_some() {
+            keys.extend(keys_of(&scan.items));
+        }
+    }
+    Ok(keys)
+}
+
+/// The keys in the items of a whole batch.
+fn keys_of(mut items: &[u8]) -> Vec<Slice> {
+    let mut keys = Vec::new();
+    while let Some(tag) = items.first() {
+        let bytes = match *tag {
+            CLEAR => 1 + 8,
+            _ => {
+                let Some(head) = items.get(1..1 + ITEM_HEAD_BYTES) else { break };
+                let (key_bytes, value_bytes) = lengths(head);
+                keys.extend(items.get(1 + ITEM_HEAD_BYTES..1 + ITEM_HEAD_BYTES + key_bytes).map(Slice::from));
+                1 + ITEM_HEAD_BYTES + key_bytes + value_bytes
+            }
+        };
+        items = items.get(bytes..).unwrap_or_default();
+    }
+    keys
 }
 
 /// Where the next whole batch begins.
@@ -368,10 +401,9 @@ fn read_item(reader: &mut impl Read, items: &mut Vec<u8>, bytes_max: u64) -> Res
     if tag != ITEM {
         return Err(Broken::Content);
     }
-    let header = array::<20>(reader)?;
+    let header = array::<ITEM_HEAD_BYTES>(reader)?;
     items.extend_from_slice(&header);
-    let number = |from: usize| u32::from_le_bytes([header[from], header[from + 1], header[from + 2], header[from + 3]]);
-    let (key_bytes, value_bytes) = (usize::from(u16::from_le_bytes([header[10], header[11]])), number(16) as usize);
+    let (key_bytes, value_bytes) = lengths(&header);
     let (begin, end) = (items.len(), items.len() + key_bytes + value_bytes);
     if end as u64 > bytes_max {
         return Err(Broken::Content);
@@ -382,6 +414,12 @@ fn read_item(reader: &mut impl Read, items: &mut Vec<u8>, bytes_max: u64) -> Res
     Ok(if key == MARK { Mark::decode(value) } else { None })
 }
 
+/// Of an item's key and of its value as it lies in the journal.
+fn lengths(head: &[u8]) -> (usize, usize) {
+    let value = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
+    (usize::from(u16::from_le_bytes([head[10], head[11]])), value as usize)
+}
+
 fn array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     reader.read_exact(&mut bytes)?;
@@ -390,6 +428,8 @@ fn array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
 
 /// Of a batch, before its items: a tag, their count, its order.
 const BATCH_HEAD_BYTES: usize = 13;
+/// Of an item, behind its tag.
+const ITEM_HEAD_BYTES: usize = 20;
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;

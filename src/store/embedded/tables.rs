@@ -93,6 +93,10 @@ impl Space {
         }
     }
 
+    pub fn shares_table_with(self, other: Space) -> bool {
+        self.table() == other.table()
+    }
+
     /// What is seldom written shares a table: its keys begin with a letter of their own.
     fn table(self) -> Table {
         match self {
