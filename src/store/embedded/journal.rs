@@ -4,6 +4,11 @@
 //! Every commit writes [`MARK`] with its number and the last number that was on disk by then. Of a batch that cannot be read, the
 //! marks around it say whether it had been on disk.
 
+mod salvage;
+
+#[cfg(test)]
+mod salvage_tests;
+
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -13,6 +18,8 @@ use fjall::Slice;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec;
+
+pub use salvage::salvage;
 
 /// Key of the mark in `meta`. No other key of any table has this beginning, since identifiers hold no control characters.
 pub const MARK: &[u8] = b"m\x01commit";
@@ -118,52 +125,6 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
     Ok(bytes)
 }
 
-/// Keeps of damaged journals every whole batch and, of one that is not, all that can still be told apart; whether each of its
-/// records is what was written, their own checksums say. The files as they were stay beside them as `.jnl.damaged`. Returns what
-/// was done. Commits may be missing between others afterwards: all is to be copied to a new database.
-pub fn salvage(folder: &Path, acknowledged: u64) -> Result<Vec<String>, JournalFault> {
-    let (mut told, mut order, mut last) = (Vec::new(), 0, 0);
-    for path in journals(folder).map_err(|source| JournalFault::Io { path: folder.to_owned(), source })? {
-        let io = |source| JournalFault::Io { path: path.clone(), source };
-        let bytes = std::fs::read(&path).map_err(io)?;
-        let (mut kept, mut at, mut items) = (Vec::with_capacity(bytes.len()), 0, Vec::new());
-        let before = told.len();
-        while bytes[at..].iter().any(|byte| *byte != 0) {
-            items.clear();
-            match read_batch(&mut &bytes[at..], &mut items, bytes.len() as u64) {
-                Ok(batch) if batch.order >= order => {
-                    let end = at + batch.bytes as usize;
-                    kept.extend_from_slice(&bytes[at..end]);
-                    (at, order) = (end, batch.order + 1);
-                    last = batch.mark.map_or(last, |mark| mark.number.max(last));
-                    continue;
-                }
-                _ => {}
-            }
-            let next = next_batch(&bytes, at + 1, order);
-            if next.is_none() && last >= acknowledged {
-                told.push(format!("journal {}: an unfinished commit at byte {at} is left out", path.display()));
-                break;
-            }
-            let (count, read) = loose_items(&bytes[at..next.unwrap_or(bytes.len())]);
-            if count > 0 {
-                write_batch(&mut kept, order, count, read);
-                order += 1;
-            }
-            told.push(format!(
-                "journal {}: damaged at byte {at}; {count} records of that commit can be told apart",
-                path.display()
-            ));
-            let Some(next) = next else { break };
-            at = next;
-        }
-        if told.len() > before {
-            replace(&path, &kept).map_err(io)?;
-        }
-    }
-    Ok(told)
-}
-
 /// The keys of all records in whole batches, of whatever table.
 pub fn keys(folder: &Path) -> Result<BTreeSet<Slice>, JournalFault> {
     let mut keys = BTreeSet::new();
@@ -193,51 +154,6 @@ fn keys_of(mut items: &[u8]) -> Vec<Slice> {
         items = items.get(bytes..).unwrap_or_default();
     }
     keys
-}
-
-/// Where the next whole batch begins.
-fn next_batch(bytes: &[u8], from: usize, order: u64) -> Option<usize> {
-    let mut items = Vec::new();
-    (from..bytes.len()).filter(|at| bytes[*at] == START).find(|at| {
-        items.clear();
-        read_batch(&mut &bytes[*at..], &mut items, bytes.len() as u64).is_ok_and(|batch| batch.order >= order)
-    })
-}
-
-/// The items at the beginning of a broken batch, as long as they look like some: how many, and their bytes.
-fn loose_items(bytes: &[u8]) -> (u32, &[u8]) {
-    let Some(body) = bytes.get(BATCH_HEAD_BYTES..) else { return (0, &[]) };
-    let (mut count, mut at, mut items) = (0, 0, Vec::new());
-    while body.get(at) == Some(&ITEM) {
-        // Kind of value, compression, and a keyspace: there are few.
-        let plausible = body.get(at + 1..at + 11).is_some_and(|head| head[0] < 4 && head[1] < 2 && head[3..10] == [0; 7]);
-        items.clear();
-        if !plausible || read_item(&mut &body[at..], &mut items, body.len() as u64).is_err() {
-            break;
-        }
-        (count, at) = (count + 1, at + items.len());
-    }
-    (count, &body[..at])
-}
-
-fn write_batch(out: &mut Vec<u8>, order: u64, count: u32, items: &[u8]) {
-    out.push(START);
-    out.extend_from_slice(&count.to_le_bytes());
-    out.extend_from_slice(&order.to_le_bytes());
-    out.extend_from_slice(items);
-    out.push(END);
-    out.extend_from_slice(&xxh3_64(items).to_le_bytes());
-    out.extend_from_slice(&TRAILER);
-}
-
-/// Writes a journal anew and keeps the old one under another name.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("jnl.new");
-    std::fs::write(&fresh, bytes)?;
-    File::open(&fresh)?.sync_all()?;
-    std::fs::copy(path, path.with_extension("jnl.damaged"))?;
-    std::fs::rename(&fresh, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// What is wrong with a database that was opened and has too little.

@@ -297,6 +297,20 @@ fn what_lies_between_two_damaged_blocks_is_kept() {
 }
 
 #[test]
+fn a_flipped_order_number_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = killed(folder.path());
+    let whole = whole(&left);
+    let journal = damageable(&left).into_iter().find(|path| path.extension().is_some()).unwrap();
+    // In the head of the first commit: all that follow have lower numbers then.
+    let harmed = harmed(&left, &journal, &[10]);
+    assert!(EmbeddedBackend::open(EmbeddedSettings::new(&harmed)).is_err());
+    let repaired = repair(&harmed, &whole, 0, "an order number").unwrap();
+    assert!(repaired.gone == 0 && repaired.told.iter().any(|told| told.contains("does not fit")), "{:?}", repaired.told);
+    assert_eq!(serves(&harmed, &repaired, "an order number"), 0);
+}
+
+#[test]
 fn a_journal_without_its_end_is_let_go_of_when_told_to() {
     let folder = tempfile::tempdir().unwrap();
     let left = killed(folder.path());
