@@ -18,7 +18,7 @@ use super::keyring::Keyring;
 use super::open::Folder;
 use super::tables::{Look, Space, Tables, Trouble, View};
 use super::tools::Workbench;
-use super::{EmbeddedSettings, Shared, StoreOpenFault, codec};
+use super::{EmbeddedSettings, Shared, StoreOpenFault, codec, open};
 use crate::types::Millis;
 
 /// Why there is no backup.
@@ -32,6 +32,8 @@ pub enum BackupFault {
     Inside { to: PathBuf },
     #[error("{} has {free} bytes free, of which a backup needs about {needed}: make room, or name another folder", to.display())]
     NoRoom { to: PathBuf, free: u64, needed: u64 },
+    #[error("the disk of {} is full: make room, or name another folder", to.display())]
+    Full { to: PathBuf },
     #[error(transparent)]
     Target(#[from] StoreOpenFault),
     #[error("cannot read what is to be copied: {0}")]
@@ -297,11 +299,16 @@ impl Target {
             bench.finish()?;
             Ok(copied)
         };
-        let copied = copy();
-        if copied.is_err() {
+        copy().map_err(|fault| {
+            let full = match &fault {
+                BackupFault::Write(trouble) => trouble.is_full() || open::has_no_room(&to),
+                BackupFault::Io(error) => open::is_full(error.kind()) || open::has_no_room(&to),
+                BackupFault::Target(_) => open::has_no_room(&to),
+                _ => false,
+            };
             discard(&to);
-        }
-        copied
+            if full { BackupFault::Full { to } } else { fault }
+        })
     }
 
     fn discard(self) {

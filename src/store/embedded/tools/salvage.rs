@@ -152,14 +152,13 @@ impl Salvage<'_> {
             let (first, last) = (file.metadata.key_range.min(), file.metadata.key_range.max());
             let blocks = file.metadata.data_block_count;
             let mut take = |entry: InternalEntry| self.ask(view, space, entry, &mut found, &mut unanswered);
-            let mut entries =
-                file.iter().map(|it| it.map(|it| met(it.key.user_key.clone(), it.key.seqno, it.is_tombstone(), it.value)));
+            let mut entries = file.iter().map(|it| it.map(|it| met(it.is_tombstone(), it.key.user_key, it.key.seqno, it.value)));
             let walked = walk(&mut entries, blocks, &mut take)?;
             // Without an index it has to be read from the beginning.
             let walked = match (walked, file.scan()) {
                 (None, Ok(scanner)) => {
                     let mut entries =
-                        scanner.map(|it| it.map(|it| met(it.key.user_key.clone(), it.key.seqno, it.is_tombstone(), it.value)));
+                        scanner.map(|it| it.map(|it| met(it.is_tombstone(), it.key.user_key, it.key.seqno, it.value)));
                     walk(&mut entries, blocks, &mut take)?
                 }
                 (walked, _) => walked,
@@ -187,7 +186,7 @@ impl Salvage<'_> {
         self.put(space, found.records)
     }
 
-    /// Takes over the newest record with the key of one that was met. When there is no answer, since a block or an index cannot be
+    /// Takes over the newest record with the key of one that was met. When there is none, since a block or index cannot be
     /// read, the newest of those that were met is remembered.
     fn ask(
         &self,
@@ -255,7 +254,7 @@ struct Found {
 type Entry = (u64, Option<Slice>);
 type InternalEntry = (Slice, Entry);
 
-fn met(key: Slice, order: u64, deleted: bool, value: Slice) -> InternalEntry {
+fn met(deleted: bool, key: Slice, order: u64, value: Slice) -> InternalEntry {
     (key, (order, (!deleted).then_some(value)))
 }
 

@@ -43,7 +43,7 @@ fn people() -> Vec<Write> {
         writes.push(Write::Device { user: one.clone(), device: device("phone"), at: Millis(number), deliveries: Vec::new() });
         writes.push(Write::LastSeen { user: one.clone(), at: Millis(number) });
         writes.push(Write::Hide { user: one.clone(), conversation: id, seq: Seq(1) });
-        writes.push(Write::Note { name: NoteName { kind: "test", id: name(number).into() }, text: Some("noted".to_owned()) });
+        writes.push(Write::Note { name: NoteName { kind: "test", id: name(number) }, text: Some("noted".to_owned()) });
         let group = group(&format!("group-{number:04}"));
         let record = Group { id: group.clone(), name: "title".into(), open: true, created_at: Millis(5) };
         let member = Member { user: one, role: Role::Owner, joined_seq: Seq(0), joined_at: Millis(7) };
