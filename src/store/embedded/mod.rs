@@ -17,10 +17,12 @@ mod heads;
 pub(crate) mod journal;
 pub(crate) mod keyring;
 mod keys;
+mod leftovers;
 mod lists;
 mod open;
 mod prune;
 mod read;
+mod removal;
 mod rewrite;
 mod search;
 mod tables;
@@ -264,6 +266,7 @@ impl EmbeddedBackend {
         if std::mem::take(&mut self.sync_fails) {
             return Err("injected".to_owned());
         }
+        tables.hold();
         self.ledger.publish(tables.heads());
         self.number = mark.number;
         if let Some(notes) = &mut self.notes {

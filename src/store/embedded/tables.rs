@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fjall::compaction::Leveled;
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
-use fjall::{Database, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
+use fjall::{Database, DatabaseBuilder, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
 
 use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
 use super::heads::Heads;
 use super::keyring::{Keyring, NoKey};
+use super::leftovers::Leftovers;
 use super::search::IndexFault;
 use super::{keys, open, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
@@ -140,6 +142,7 @@ impl Table {
         let sixteenths = if self == Table::Messages { 8 } else { 2 };
         let options = KeyspaceCreateOptions::default()
             .manual_journal_persist(true)
+            .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE_BYTES)))
             .max_memtable_size((write_buffer_bytes / 16 * sixteenths).max(BUFFER_BYTES_MIN));
         // A filter pays where most look-ups find nothing; these find what they look for.
         options.expect_point_read_hits(matches!(self, Table::Messages | Table::Ids))
@@ -209,6 +212,8 @@ pub struct Tuning {
 
 /// The open database.
 pub struct Tables {
+    /// Ends before the database.
+    leftovers: Leftovers,
     database: Database,
     keyring: Arc<Keyring>,
     keyspaces: [Keyspace; Table::ALL.len()],
@@ -220,7 +225,7 @@ impl Tables {
     /// Opens or makes the database in `folder`. First uses from before `first_uses_since` are dropped when they are next touched.
     pub fn open(folder: &Path, tuning: &Tuning, first_uses_since: &Arc<AtomicU64>) -> fjall::Result<Tables> {
         let since = first_uses_since.clone();
-        let database = Database::builder(folder)
+        let builder = Database::builder(folder)
             .cache_size(tuning.cache_bytes)
             .manual_journal_persist(true)
             // One does everything in turn; with more, one of them spins while another compacts.
@@ -230,13 +235,14 @@ impl Tables {
                 let since = (name == Table::FirstUses.name()).then(|| since.clone());
                 let factory: Arc<dyn Factory> = Arc::new(Expiry { since });
                 Some(factory)
-            }))
-            .open()?;
+            }));
+        let database = open_nicely(builder)?;
         let open = |table: Table| database.keyspace(table.name(), || table.options(tuning.write_buffer_bytes));
         let keyspaces = Table::ALL.into_iter().map(open).collect::<fjall::Result<Vec<_>>>()?;
         let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace for each table"));
         let opening = OPENINGS.fetch_add(1, Ordering::Relaxed);
-        Ok(Tables { database, keyring: tuning.keyring.clone(), keyspaces, heads: Heads::new(), opening })
+        let leftovers = Leftovers::new(folder)?;
+        Ok(Tables { leftovers, database, keyring: tuning.keyring.clone(), keyspaces, heads: Heads::new(), opening })
     }
 
     pub fn database(&self) -> &Database {
@@ -246,6 +252,16 @@ impl Tables {
     /// Where logs end, as far as it is remembered.
     pub fn heads(&self) -> &Heads {
         &self.heads
+    }
+
+    /// To be called after every commit.
+    pub fn hold(&self) {
+        self.leftovers.hold(&self.keyspaces);
+    }
+
+    #[cfg(test)]
+    pub fn leftovers(&self) -> &Leftovers {
+        &self.leftovers
     }
 
     pub fn keyspace(&self, space: Space) -> &Keyspace {
@@ -276,6 +292,19 @@ impl Tables {
     pub fn view(&self) -> View<'_> {
         View { tables: self, snapshot: self.database.snapshot() }
     }
+}
+
+/// Opens the database from a thread that is a little nice, since its workers inherit that from whoever starts them: merging
+/// tables is to leave processors to those who are waited for. Only a little: they hold locks at times.
+fn open_nicely(builder: DatabaseBuilder<Database>) -> fjall::Result<Database> {
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            // Without the right to be nicer it works all the same.
+            let _ = rustix::process::setpriority_process(None, WORKER_NICENESS);
+            builder.open()
+        });
+        opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Looking into tables.
@@ -447,6 +476,9 @@ static OPENINGS: AtomicU64 = AtomicU64::new(0);
 
 const WAIT: Duration = Duration::from_millis(1);
 const WAITS_MAX: usize = 10;
+const WORKER_NICENESS: i32 = 5;
+/// Small enough that a merging takes little time: meanwhile nothing moves from memory to tables.
+const TABLE_BYTES: u64 = 16 << 20;
 const BUFFER_BYTES_MIN: u64 = 256 << 10;
 /// The least the database allows; at start all of it may have to be read.
 const JOURNALS_BYTES_MAX: u64 = 64 << 20;

@@ -85,7 +85,7 @@ pub(super) fn fill(backend: &mut EmbeddedBackend, conversation: &ConversationId,
     }
 }
 
-fn contents(backend: &mut EmbeddedBackend, conversation: &ConversationId) -> Result<Vec<String>, StoreFault> {
+pub(super) fn contents(backend: &mut EmbeddedBackend, conversation: &ConversationId) -> Result<Vec<String>, StoreFault> {
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         match backend.read(&Read::Range(RangeQuery { limit: 10_000, after, ..range(conversation) }))? {

@@ -1,0 +1,170 @@
+//! Owns the end of what the database has replaced: memory that has been written to tables, tables that were merged into others.
+//! To free many thousands of records or to remove a large file takes tens of milliseconds, and the database does both under a
+//! lock that every commit and every read waits for. Whoever holds on to them a little longer lets them end beside all that.
+//! Never looks into them. The writer's thread holds them, a thread of its own lets them go.
+
+use std::any::Any;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use fjall::{AbstractTree, Keyspace};
+
+use super::removal::Removal;
+
+/// What somebody may still hold. Dropped with the database, and before it: a file that ended later could be another's by then.
+pub struct Leftovers {
+    held: Mutex<Vec<Held>>,
+    /// None only while it ends.
+    sender: Option<Sender<Replaced>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Of one keyspace.
+#[derive(Default)]
+struct Held {
+    /// The last one is written to now.
+    memory: Vec<Arc<dyn Any + Send + Sync>>,
+    /// Lists of tables with their numbers; the last one counts now.
+    tables: Vec<(u64, Replaced)>,
+}
+
+/// Ends what it holds; files among it are to be kept first.
+type Replaced = Box<dyn FnOnce(&mut Removal) + Send>;
+
+impl Leftovers {
+    /// Of the database in this folder.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn new(database: &Path) -> std::io::Result<Leftovers> {
+        let (sender, receiver) = crossbeam_channel::bounded(WAITING_MAX);
+        let removal = Removal::new(database);
+        let thread = std::thread::Builder::new().name("store-freeing".to_owned()).spawn(move || work(&receiver, removal))?;
+        Ok(Leftovers { held: Mutex::default(), sender: Some(sender), thread: Some(thread) })
+    }
+
+    /// To be called after every commit: holds what counts now, before the database could replace it, and lets go of what it has
+    /// replaced and nobody else looks at any more.
+    pub fn hold(&self, keyspaces: &[Keyspace]) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.resize_with(keyspaces.len(), Held::default);
+        for (held, keyspace) in held.iter_mut().zip(keyspaces) {
+            let active: Arc<dyn Any + Send + Sync> = keyspace.tree.active_memtable();
+            if held.memory.last().is_none_or(|last| !Arc::ptr_eq(last, &active)) {
+                held.memory.push(active);
+            }
+            // Nobody can come to hold it again but by way of somebody who does.
+            while held.memory.first().is_some_and(|oldest| Arc::strong_count(oldest) == 1) {
+                let memory = held.memory.remove(0);
+                self.let_go(Box::new(move |_: &mut Removal| drop(memory)));
+            }
+            let tables = keyspace.tree.current_version();
+            let number = tables.id();
+            if held.tables.last().is_none_or(|(last, _)| *last != number) {
+                let keep = move |removal: &mut Removal| {
+                    let removed = tables.iter_tables().filter(|table| table.is_deleted.load(Ordering::Acquire));
+                    removed.for_each(|table| removal.keep(&table.path));
+                };
+                held.tables.push((number, Box::new(keep)));
+            }
+            if held.tables.len() > 1 && keyspace.tree.version_free_list_len() == 0 {
+                let replaced = held.tables.len() - 1;
+                held.tables.drain(..replaced).for_each(|(_, tables)| self.let_go(tables));
+            }
+        }
+    }
+
+    /// With too much waiting already it ends right here: memory and disk have bounds, and a commit may wait.
+    fn let_go(&self, replaced: Replaced) {
+        if let Some(sender) = &self.sender {
+            drop(sender.try_send(replaced));
+        }
+    }
+}
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        self.held.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        self.sender = None;
+        if let Some(thread) = self.thread.take() {
+            // What it holds ends all the same when it panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(receiver: &Receiver<Replaced>, mut removal: Removal) {
+    // Without the right to be nicer it frees all the same.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+    let (mut wait, mut looked_at) = (IDLE, None);
+    loop {
+        match receiver.recv_timeout(wait) {
+            Ok(replaced) => replaced(&mut removal),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if looked_at.is_none_or(|at: Instant| at.elapsed() >= IDLE) {
+            removal.keep_journals();
+            looked_at = Some(Instant::now());
+        }
+        wait = if removal.step() { BETWEEN_PIECES } else { IDLE };
+    }
+}
+
+const WAITING_MAX: usize = 16;
+const NICENESS: i32 = 10;
+/// A journal lives for seconds at the least.
+const IDLE: Duration = Duration::from_millis(250);
+/// With the size of a piece: faster than tables are written.
+const BETWEEN_PIECES: Duration = Duration::from_millis(4);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::store::conformance::private;
+    use crate::store::embedded::tests::{append, commit, contents};
+    use crate::store::embedded::{EmbeddedBackend, EmbeddedSettings};
+
+    /// Second names whose first is gone, and all of them.
+    fn names(folder: &Path) -> (usize, usize) {
+        let entries = std::fs::read_dir(folder.join("store.removing")).unwrap();
+        let links: Vec<u64> = entries.filter_map(|entry| Some(entry.unwrap().metadata().ok()?.nlink())).collect();
+        (links.iter().filter(|links| **links == 1).count(), links.len())
+    }
+
+    #[test]
+    fn what_was_replaced_ends_and_what_counts_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = EmbeddedSettings { write_buffer_bytes: 1 << 20, search: None, ..EmbeddedSettings::new(folder.path()) };
+        let mut backend = EmbeddedBackend::open(settings).unwrap();
+        let conversation = private("a", "b");
+        let count = 40_000;
+        for first in (1..=count).step_by(400) {
+            let writes = (first..first + 400).map(|number| append(&conversation, number)).collect();
+            assert!(commit(&mut backend, writes).iter().all(Result::is_ok));
+        }
+        {
+            let tables = backend.shared.tables.read().unwrap();
+            let held = tables.as_ref().unwrap().leftovers().held.lock().unwrap();
+            let counts: Vec<(usize, usize)> = held.iter().map(|held| (held.memory.len(), held.tables.len())).collect();
+            assert!(counts.iter().all(|(memory, tables)| *memory <= 8 && *tables <= 32), "{counts:?}");
+            assert!(held.iter().any(|held| held.tables.last().is_some_and(|(number, _)| *number > 4)));
+        }
+        let until = Instant::now() + Duration::from_secs(60);
+        while names(folder.path()).0 > 0 || names(folder.path()).1 == 0 {
+            assert!(Instant::now() < until, "{:?}", names(folder.path()));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(contents(&mut backend, &conversation).unwrap().len(), count as usize);
+        drop(backend);
+        assert!(!folder.path().join("store.removing").exists());
+        let mut backend = EmbeddedBackend::open(EmbeddedSettings::new(folder.path())).unwrap();
+        assert_eq!(contents(&mut backend, &conversation).unwrap().len(), count as usize);
+    }
+}
