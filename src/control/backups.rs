@@ -1,5 +1,5 @@
 //! Owns beginning a backup of the running store and telling how far it is. Never copies anything itself: the store has a thread
-//! for it. Lives on the control thread.
+//! for it. Lives on the control thread, but for the wait until a backup has begun.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +33,10 @@ pub(super) async fn begin(State(state): State<Arc<Shared>>, body: Body) -> Resul
     if bytes_per_second < BYTES_PER_SECOND_MIN {
         return Err(RestFault::bad_request(format!("bytes_per_second must be at least {BYTES_PER_SECOND_MIN}")));
     }
-    backups.begin(wanted.to, bytes_per_second).map_err(|fault| match fault {
+    // It waits for the disk that the folder is on; this thread has others to serve.
+    let asked = backups.clone();
+    let begun = tokio::task::spawn_blocking(move || asked.begin(wanted.to, bytes_per_second)).await;
+    begun.unwrap_or(Err(BackupFault::Closed)).map_err(|fault| match fault {
         BackupFault::Busy { .. } => RestFault::new(ErrorName::AlreadyExists, fault.to_string()),
         BackupFault::Closed | BackupFault::Source(_) => RestFault::new(ErrorName::StoreUnavailable, fault.to_string()),
         _ => RestFault::bad_request(fault.to_string()),

@@ -12,6 +12,7 @@ mod control;
 mod crowd;
 mod delivery;
 mod drain;
+mod full_disk;
 mod groups;
 mod heartbeat;
 mod history;

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ use super::keyring::Keyring;
 use super::open::Folder;
 use super::tables::{Look, Space, Tables, Trouble, View};
 use super::tools::Workbench;
-use super::{EmbeddedSettings, Shared, StoreOpenFault, codec};
+use super::{EmbeddedSettings, Shared, StoreOpenFault, codec, open};
 use crate::types::Millis;
 
 /// Why there is no backup.
@@ -32,6 +32,8 @@ pub enum BackupFault {
     Inside { to: PathBuf },
     #[error("{} has {free} bytes free, of which a backup needs about {needed}: make room, or name another folder", to.display())]
     NoRoom { to: PathBuf, free: u64, needed: u64 },
+    #[error("the disk of {} is full: make room, or name another folder", to.display())]
+    Full { to: PathBuf },
     #[error(transparent)]
     Target(#[from] StoreOpenFault),
     #[error("cannot read what is to be copied: {0}")]
@@ -69,14 +71,23 @@ pub struct BackupReport {
 pub struct Backups {
     shared: Arc<Shared>,
     folder: PathBuf,
-    desk: Arc<Desk>,
+    pub(super) desk: Arc<Desk>,
+}
+
+/// What is known of the one place for a backup.
+#[derive(Default)]
+pub(super) struct Desk {
+    backup: Mutex<Latest>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    stop: AtomicBool,
 }
 
 #[derive(Default)]
-struct Desk {
-    report: Mutex<Option<BackupReport>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    stop: AtomicBool,
+pub(super) struct Latest {
+    /// Where one is to go of which it is not known yet whether that can be.
+    pub asked: Option<PathBuf>,
+    /// Of the last one that was begun.
+    report: Option<BackupReport>,
 }
 
 impl Backups {
@@ -85,43 +96,59 @@ impl Backups {
     }
 
     /// Begins one, which holds all that was acknowledged before this call; [`report`](Backups::report) tells of its end.
-    /// `bytes_per_second` bounds what is read, and about what is written.
+    /// `bytes_per_second` bounds what is read, and about what is written. Waits until its thread has made the folder, which takes
+    /// as long as the disk does: not for a thread that others wait for.
     ///
     /// # Errors
     /// When another one is under way, `to` cannot take it, or the store is closed.
     pub fn begin(&self, to: PathBuf, bytes_per_second: u64) -> Result<(), BackupFault> {
-        let mut report = self.desk.report.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(BackupReport { to, ended: None, .. }) = &*report {
-            return Err(BackupFault::Busy { to: to.clone() });
-        }
-        outside(&self.folder, &to)?;
-        let (snapshot, opening, needed) = {
-            let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-            let tables = tables.as_ref().ok_or(BackupFault::Closed)?;
-            (tables.database().snapshot(), tables.opening(), tables.database().disk_space().unwrap_or(0))
-        };
-        let target = Target::make(&to, needed)?;
-        *report = Some(BackupReport { to, begun_at: wall(), ended: None, copied: Copied::default() });
-        drop(report);
-        let (shared, desk) = (self.shared.clone(), self.desk.clone());
+        self.desk.ask(&to)?;
+        let (told, hears) = mpsc::sync_channel(1);
+        let (this, desk) = (self.clone(), self.desk.clone());
         let run = move || {
             // Where the system does not let it be modest, it is not.
             let _ = setpriority_process(Some(rustix::thread::gettid()), NICE);
-            let source = Online { shared, snapshot, opening };
+            let begun = this.prepare(&to);
+            desk.answer(begun.is_ok().then_some(to));
+            // Whoever asked may have gone.
+            let (source, target) = match begun {
+                Ok(begun) => {
+                    let _ = told.send(Ok(()));
+                    begun
+                }
+                Err(fault) => return drop(told.send(Err(fault))),
+            };
             let result = target.fill(&source, bytes_per_second, &desk.stop, &|copied| desk.note(|report| report.copied = copied));
             desk.end(result.map(drop));
         };
-        let thread = std::thread::Builder::new().name("store-backup".to_owned()).spawn(run);
-        match thread {
+        match std::thread::Builder::new().name("store-backup".to_owned()).spawn(run) {
             Ok(thread) => *self.desk.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
-            Err(error) => self.desk.end(Err(error.into())),
+            Err(error) => {
+                self.desk.answer(None);
+                return Err(error.into());
+            }
         }
-        Ok(())
+        hears.recv().unwrap_or_else(|_| {
+            // It has panicked.
+            self.desk.answer(None);
+            Err(BackupFault::Closed)
+        })
+    }
+
+    /// All that has to wait for a disk or for the store before a backup can be promised.
+    fn prepare(&self, to: &Path) -> Result<(Online, Target), BackupFault> {
+        outside(&self.folder, to)?;
+        let (snapshot, opening, needed) = {
+            let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+            let tables = tables.as_ref().filter(|_| !self.desk.stop.load(Ordering::Relaxed)).ok_or(BackupFault::Closed)?;
+            (tables.database().snapshot(), tables.opening(), tables.database().disk_space().unwrap_or(0))
+        };
+        Ok((Online { shared: self.shared.clone(), snapshot, opening }, Target::make(to, needed)?))
     }
 
     /// The last one that was begun.
     pub fn report(&self) -> Option<BackupReport> {
-        self.desk.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.desk.latest().report.clone()
     }
 
     /// Ends one that is under way and waits until its folder is gone; none begins any more.
@@ -135,8 +162,32 @@ impl Backups {
 }
 
 impl Desk {
+    pub(super) fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.backup.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the only place there is.
+    fn ask(&self, to: &Path) -> Result<(), BackupFault> {
+        let mut latest = self.latest();
+        let running = latest.report.as_ref().filter(|report| report.ended.is_none()).map(|report| &report.to);
+        if let Some(to) = latest.asked.as_ref().or(running) {
+            return Err(BackupFault::Busy { to: to.clone() });
+        }
+        latest.asked = Some(to.to_owned());
+        Ok(())
+    }
+
+    /// What was asked for has begun, or cannot be.
+    fn answer(&self, begun: Option<PathBuf>) {
+        let mut latest = self.latest();
+        latest.asked = None;
+        if let Some(to) = begun {
+            latest.report = Some(BackupReport { to, begun_at: wall(), ended: None, copied: Copied::default() });
+        }
+    }
+
     fn note(&self, change: impl FnOnce(&mut BackupReport)) {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(change);
+        self.latest().report.as_mut().map(change);
     }
 
     fn end(&self, result: Result<(), BackupFault>) {
@@ -248,11 +299,16 @@ impl Target {
             bench.finish()?;
             Ok(copied)
         };
-        let copied = copy();
-        if copied.is_err() {
+        copy().map_err(|fault| {
+            let full = match &fault {
+                BackupFault::Write(trouble) => trouble.is_full() || open::has_no_room(&to),
+                BackupFault::Io(error) => open::is_full(error.kind()) || open::has_no_room(&to),
+                BackupFault::Target(_) => open::has_no_room(&to),
+                _ => false,
+            };
             discard(&to);
-        }
-        copied
+            if full { BackupFault::Full { to } } else { fault }
+        })
     }
 
     fn discard(self) {

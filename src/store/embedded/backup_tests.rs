@@ -128,6 +128,33 @@ fn a_store_that_is_opened_anew_ends_the_backup() {
 }
 
 #[test]
+fn whoever_asks_meanwhile_does_not_wait_for_one_to_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open(&folder.path().join("data"));
+    fill(&mut backend, &private("a", "b"), 1, 5);
+    let (backups, to) = (backend.backups(), folder.path().join("to"));
+    // As while the database is opened anew.
+    let closed = backend.shared.tables.write().unwrap();
+    let (asked, first) = (backups.clone(), to.clone());
+    let asking = std::thread::spawn(move || asked.begin(first, FAST));
+    while backups.desk.latest().asked.is_none() {
+        std::thread::yield_now();
+    }
+    assert!(backups.report().is_none(), "nothing has begun");
+    let busy = backups.begin(folder.path().join("other"), FAST).unwrap_err();
+    assert!(matches!(&busy, BackupFault::Busy { to: known } if *known == to), "{busy}");
+    assert!(!asking.is_finished() && !to.exists());
+    drop(closed);
+    asking.join().unwrap().unwrap();
+    assert_eq!(ended(&backups).1, Ok(()));
+    sound(&to);
+    // One that was refused is in nobody's way.
+    backups.begin(to, FAST).unwrap_err();
+    backups.begin(folder.path().join("other"), FAST).unwrap();
+    assert_eq!(ended(&backups).1, Ok(()));
+}
+
+#[test]
 fn a_folder_that_cannot_be_taken_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

@@ -4,13 +4,22 @@
 //! Every commit writes [`MARK`] with its number and the last number that was on disk by then. Of a batch that cannot be read, the
 //! marks around it say whether it had been on disk.
 
+mod salvage;
+
+#[cfg(test)]
+mod salvage_tests;
+
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use fjall::Slice;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec;
+
+pub use salvage::salvage;
 
 /// Key of the mark in `meta`. No other key of any table has this beginning, since identifiers hold no control characters.
 pub const MARK: &[u8] = b"m\x01commit";
@@ -116,95 +125,35 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
     Ok(bytes)
 }
 
-/// Keeps of damaged journals every whole batch and, of one that is not, all that can still be told apart; whether each of its
-/// records is what was written, their own checksums say. The files as they were stay beside them as `.jnl.damaged`. Returns what
-/// was done. Commits may be missing between others afterwards: all is to be copied to a new database.
-pub fn salvage(folder: &Path, acknowledged: u64) -> Result<Vec<String>, JournalFault> {
-    let (mut told, mut order, mut last) = (Vec::new(), 0, 0);
+/// The keys of all records in whole batches, of whatever table.
+pub fn keys(folder: &Path) -> Result<BTreeSet<Slice>, JournalFault> {
+    let mut keys = BTreeSet::new();
     for path in journals(folder).map_err(|source| JournalFault::Io { path: folder.to_owned(), source })? {
         let io = |source| JournalFault::Io { path: path.clone(), source };
-        let bytes = std::fs::read(&path).map_err(io)?;
-        let (mut kept, mut at, mut items) = (Vec::with_capacity(bytes.len()), 0, Vec::new());
-        let before = told.len();
-        while bytes[at..].iter().any(|byte| *byte != 0) {
-            items.clear();
-            match read_batch(&mut &bytes[at..], &mut items, bytes.len() as u64) {
-                Ok(batch) if batch.order >= order => {
-                    let end = at + batch.bytes as usize;
-                    kept.extend_from_slice(&bytes[at..end]);
-                    (at, order) = (end, batch.order + 1);
-                    last = batch.mark.map_or(last, |mark| mark.number.max(last));
-                    continue;
-                }
-                _ => {}
-            }
-            let next = next_batch(&bytes, at + 1, order);
-            if next.is_none() && last >= acknowledged {
-                told.push(format!("journal {}: an unfinished commit at byte {at} is left out", path.display()));
-                break;
-            }
-            let (count, read) = loose_items(&bytes[at..next.unwrap_or(bytes.len())]);
-            if count > 0 {
-                write_batch(&mut kept, order, count, read);
-                order += 1;
-            }
-            told.push(format!(
-                "journal {}: damaged at byte {at}; {count} records of that commit can be told apart",
-                path.display()
-            ));
-            let Some(next) = next else { break };
-            at = next;
-        }
-        if told.len() > before {
-            replace(&path, &kept).map_err(io)?;
+        let mut scan = Scan::open(&path, 0).map_err(io)?;
+        while scan.batch().map_err(|source| scan_fault(&path, scan.begun, source))?.is_some() {
+            keys.extend(keys_of(&scan.items));
         }
     }
-    Ok(told)
+    Ok(keys)
 }
 
-/// Where the next whole batch begins.
-fn next_batch(bytes: &[u8], from: usize, order: u64) -> Option<usize> {
-    let mut items = Vec::new();
-    (from..bytes.len()).filter(|at| bytes[*at] == START).find(|at| {
-        items.clear();
-        read_batch(&mut &bytes[*at..], &mut items, bytes.len() as u64).is_ok_and(|batch| batch.order >= order)
-    })
-}
-
-/// The items at the beginning of a broken batch, as long as they look like some: how many, and their bytes.
-fn loose_items(bytes: &[u8]) -> (u32, &[u8]) {
-    let Some(body) = bytes.get(BATCH_HEAD_BYTES..) else { return (0, &[]) };
-    let (mut count, mut at, mut items) = (0, 0, Vec::new());
-    while body.get(at) == Some(&ITEM) {
-        // Kind of value, compression, and a keyspace: there are few.
-        let plausible = body.get(at + 1..at + 11).is_some_and(|head| head[0] < 4 && head[1] < 2 && head[3..10] == [0; 7]);
-        items.clear();
-        if !plausible || read_item(&mut &body[at..], &mut items, body.len() as u64).is_err() {
-            break;
-        }
-        (count, at) = (count + 1, at + items.len());
+/// The keys in the items of a whole batch.
+fn keys_of(mut items: &[u8]) -> Vec<Slice> {
+    let mut keys = Vec::new();
+    while let Some(tag) = items.first() {
+        let bytes = match *tag {
+            CLEAR => 1 + 8,
+            _ => {
+                let Some(head) = items.get(1..1 + ITEM_HEAD_BYTES) else { break };
+                let (key_bytes, value_bytes) = lengths(head);
+                keys.extend(items.get(1 + ITEM_HEAD_BYTES..1 + ITEM_HEAD_BYTES + key_bytes).map(Slice::from));
+                1 + ITEM_HEAD_BYTES + key_bytes + value_bytes
+            }
+        };
+        items = items.get(bytes..).unwrap_or_default();
     }
-    (count, &body[..at])
-}
-
-fn write_batch(out: &mut Vec<u8>, order: u64, count: u32, items: &[u8]) {
-    out.push(START);
-    out.extend_from_slice(&count.to_le_bytes());
-    out.extend_from_slice(&order.to_le_bytes());
-    out.extend_from_slice(items);
-    out.push(END);
-    out.extend_from_slice(&xxh3_64(items).to_le_bytes());
-    out.extend_from_slice(&TRAILER);
-}
-
-/// Writes a journal anew and keeps the old one under another name.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("jnl.new");
-    std::fs::write(&fresh, bytes)?;
-    File::open(&fresh)?.sync_all()?;
-    std::fs::copy(path, path.with_extension("jnl.damaged"))?;
-    std::fs::rename(&fresh, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    keys
 }
 
 /// What is wrong with a database that was opened and has too little.
@@ -368,10 +317,9 @@ fn read_item(reader: &mut impl Read, items: &mut Vec<u8>, bytes_max: u64) -> Res
     if tag != ITEM {
         return Err(Broken::Content);
     }
-    let header = array::<20>(reader)?;
+    let header = array::<ITEM_HEAD_BYTES>(reader)?;
     items.extend_from_slice(&header);
-    let number = |from: usize| u32::from_le_bytes([header[from], header[from + 1], header[from + 2], header[from + 3]]);
-    let (key_bytes, value_bytes) = (usize::from(u16::from_le_bytes([header[10], header[11]])), number(16) as usize);
+    let (key_bytes, value_bytes) = lengths(&header);
     let (begin, end) = (items.len(), items.len() + key_bytes + value_bytes);
     if end as u64 > bytes_max {
         return Err(Broken::Content);
@@ -382,6 +330,12 @@ fn read_item(reader: &mut impl Read, items: &mut Vec<u8>, bytes_max: u64) -> Res
     Ok(if key == MARK { Mark::decode(value) } else { None })
 }
 
+/// Of an item's key and of its value as it lies in the journal.
+fn lengths(head: &[u8]) -> (usize, usize) {
+    let value = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
+    (usize::from(u16::from_le_bytes([head[10], head[11]])), value as usize)
+}
+
 fn array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     reader.read_exact(&mut bytes)?;
@@ -390,6 +344,8 @@ fn array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
 
 /// Of a batch, before its items: a tag, their count, its order.
 const BATCH_HEAD_BYTES: usize = 13;
+/// Of an item, behind its tag.
+const ITEM_HEAD_BYTES: usize = 20;
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;

@@ -93,6 +93,16 @@ impl StoreOpenFault {
     }
 }
 
+/// True for what a disk without room says.
+pub fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+/// True when a disk has next to no room: the database does not always say why it has failed.
+pub fn has_no_room(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < ROOM_BYTES_MIN)
+}
+
 /// A data folder that is ours until this is dropped.
 #[derive(Debug)]
 pub struct Folder {
@@ -280,6 +290,7 @@ const FORMAT_NUMBER: u64 = 2;
 const UNFINISHED: &str = "corehub.unfinished";
 const DATABASE: &str = "store";
 const SEARCH: &str = "search";
+const ROOM_BYTES_MIN: u64 = 1 << 20;
 const PROBE: &str = "corehub.probe";
 const PROBE_BYTES: usize = 1 << 20;
 

@@ -16,7 +16,7 @@ use super::heads::Heads;
 use super::keyring::{Keyring, NoKey};
 use super::leftovers::Leftovers;
 use super::search::IndexFault;
-use super::{keys, rewrite};
+use super::{keys, open, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
 /// What is kept; `keys` says under which keys.
@@ -95,6 +95,10 @@ impl Space {
         }
     }
 
+    pub fn shares_table_with(self, other: Space) -> bool {
+        self.table() == other.table()
+    }
+
     /// What is seldom written shares a table: its keys begin with a letter of their own.
     fn table(self) -> Table {
         match self {
@@ -161,15 +165,24 @@ pub enum Trouble {
 impl Trouble {
     /// What is on disk is not what was written: asking again does not help.
     pub fn is_damage(&self) -> bool {
+        // A file that ends early or holds what it should not; anything else is the disk's business of the moment.
+        self.io_kind().is_none_or(|kind| matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData))
+    }
+
+    /// The disk takes nothing more.
+    pub fn is_full(&self) -> bool {
+        self.io_kind().is_some_and(open::is_full)
+    }
+
+    fn io_kind(&self) -> Option<io::ErrorKind> {
         let mut cause: Option<&dyn std::error::Error> = Some(self);
         while let Some(error) = cause {
             if let Some(error) = error.downcast_ref::<io::Error>() {
-                // A file that ends early or holds what it should not; anything else is the disk's business of the moment.
-                return matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData);
+                return Some(error.kind());
             }
             cause = error.source();
         }
-        true
+        None
     }
 
     /// Says where a damaged record lies.

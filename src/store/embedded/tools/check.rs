@@ -122,6 +122,13 @@ impl Check<'_> {
         }
     }
 
+    /// One more change, of a fault that was noted before.
+    pub fn mend_also(&mut self, mend: Mend) {
+        if self.repair {
+            self.mends.push(mend);
+        }
+    }
+
     /// Notes that messages are gone.
     pub fn lost_of(&mut self, id: &ConversationId, from: Seq, to: Seq) {
         let stretches = self.report.lost.entry(id.clone()).or_default();

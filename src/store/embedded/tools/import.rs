@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fjall::{OwnedWriteBatch, PersistMode, Slice};
@@ -11,7 +12,7 @@ use super::super::codec::{self, ConversationRecord, FirstUse, GroupRecord, RowRe
 use super::super::keyring::Keyring;
 use super::super::open::Folder;
 use super::super::tables::{Look, Space, Trouble};
-use super::super::{EmbeddedSettings, StoreOpenFault, keys};
+use super::super::{EmbeddedSettings, StoreOpenFault, keys, open};
 use super::Workbench;
 use super::lines::{
     ConversationLine, EXPORT_VERSION, GroupLine, HiddenLine, Line, MemberLine, MessageLine, NoteLine, RowLine, conversation, user,
@@ -28,7 +29,9 @@ pub enum ImportFault {
     Line { line: u64, what: String },
     #[error("cannot read: {0}")]
     In(#[from] io::Error),
-    #[error("{0}")]
+    #[error("the disk of {} is full: make room, delete this folder, and import again", path.display())]
+    Full { path: PathBuf },
+    #[error(transparent)]
     Trouble(#[from] Trouble),
     #[error("what was imported does not hold together: {0}")]
     Unsound(String),
@@ -41,6 +44,19 @@ pub enum ImportFault {
 /// # Errors
 /// When the folder is not empty, a line is not what it should be, or the disk fails.
 pub fn import(settings: &EmbeddedSettings, source: &mut dyn BufRead) -> Result<u64, ImportFault> {
+    import_all(settings, source).map_err(|fault| {
+        let full = match &fault {
+            ImportFault::Trouble(trouble) => trouble.is_full() || open::has_no_room(&settings.path),
+            ImportFault::Finish(error) => open::is_full(error.kind()) || open::has_no_room(&settings.path),
+            ImportFault::Open(StoreOpenFault::Unusable { source, .. }) => open::is_full(source.kind()),
+            ImportFault::Open(StoreOpenFault::Database { .. }) => open::has_no_room(&settings.path),
+            _ => false,
+        };
+        if full { ImportFault::Full { path: settings.path.clone() } } else { fault }
+    })
+}
+
+fn import_all(settings: &EmbeddedSettings, source: &mut dyn BufRead) -> Result<u64, ImportFault> {
     let keyring = Arc::new(Keyring::of(settings).map_err(StoreOpenFault::from)?);
     let bench = Workbench::take(Folder::create(&settings.path)?, settings, &keyring)?;
     let mut import = Import {

@@ -145,20 +145,37 @@ impl Check<'_> {
         if known < log.expected {
             return Ok(());
         }
-        let from = log.expected;
-        if known.0 - from.0 >= GAP_MAX {
-            self.lost_of(&log.id, from, known);
-            let told = format!("{} seq {} to {}: its end is missing, too much of it to stand in for", log.id, from.0, known.0);
-            self.fault(told, &NO_MEND);
+        let (from, told) = (log.expected, format!("{} seq {} to {}: its end is missing", log.id, log.expected.0, known.0));
+        self.fill(log, from, known, &told, true)?;
+        log.expected = known.next();
+        Ok(())
+    }
+
+    /// Lost messages take the place of those that are missing. Of more than can be stood in for at the end of a log, the last one
+    /// alone does: so the end stays known, and no `seq` is given again.
+    fn fill(&mut self, log: &Log, from: Seq, to: Seq, told: &str, at_end: bool) -> Result<(), Trouble> {
+        self.lost_of(&log.id, from, to);
+        if to.0 - from.0 >= GAP_MAX {
+            let last = [self.lost(log, to)];
+            let (told, mends) = match at_end {
+                true => {
+                    (format!("{told}, too much of it to stand in for (repair: only the last becomes a lost message)"), &last[..])
+                }
+                false => (format!("{told}, too much to stand in for"), &NO_MEND[..]),
+            };
+            self.fault(told, mends);
             return Ok(());
         }
-        let mends: Vec<Mend> = (from.0..=known.0).map(|seq| self.lost(log, Seq(seq))).collect();
-        self.lost_of(&log.id, from, known);
-        self.fault(
-            format!("{} seq {} to {}: its end is missing (repair: they become lost messages)", log.id, from.0, known.0),
-            &mends,
-        );
-        log.expected = known.next();
+        let first = self.lost(log, from);
+        self.fault(format!("{told} (repair: they become lost messages)"), &[first]);
+        for seq in from.0 + 1..=to.0 {
+            if !self.repair {
+                break;
+            }
+            let mend = self.lost(log, Seq(seq));
+            self.mend_also(mend);
+            self.mend_some()?;
+        }
         Ok(())
     }
 
@@ -187,12 +204,9 @@ impl Check<'_> {
             return Ok(());
         }
         if seq > log.expected {
-            let (from, to) = (log.expected.0, seq.0 - 1);
-            let fill = to - from < GAP_MAX;
-            let lost = (from..=to).take(if fill { usize::MAX } else { 0 });
-            let mends: Vec<Mend> = lost.map(|seq| self.lost(log, Seq(seq))).collect();
-            self.lost_of(&log.id, Seq(from), Seq(to));
-            self.fault(format!("{} seq {from} to {to}: missing (repair: they become lost messages)", log.id), &mends);
+            let (from, to) = (log.expected, seq.previous());
+            let told = format!("{} seq {} to {}: missing", log.id, from.0, to.0);
+            self.fill(log, from, to, &told, false)?;
         }
         log.expected = seq.next();
         match codec::decode_message(&key, bytes, &log.id, seq, view.keyring()) {
@@ -287,5 +301,5 @@ impl Check<'_> {
     }
 }
 
-/// A gap of more messages is not filled.
-const GAP_MAX: u64 = 10_000;
+/// A gap of more messages is not filled: about a gigabyte.
+const GAP_MAX: u64 = 10_000_000;

@@ -3,6 +3,7 @@
 
 mod check;
 mod export;
+mod gaps;
 mod groups;
 mod import;
 mod lines;

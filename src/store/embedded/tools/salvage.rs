@@ -1,19 +1,29 @@
 //! Owns getting out of damaged files what can still be read: every whole part of the journals, every record outside of damaged
-//! blocks. It goes to a new database that takes the place of the old one, which stays beside it. What is missing then is found,
-//! and told, by the check of all records.
+//! blocks. It goes to a new database that takes the place of the old one, which stays beside it. Where records may be missing is
+//! told; which messages are, the check of all records finds.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use fjall::{PersistMode, Slice};
+use fjall::{AbstractTree, PersistMode, Slice};
 
 use super::super::journal::{self, Keep, MARK, Mark};
 use super::super::keyring::Keyring;
 use super::super::open::Folder;
 use super::super::tables::{Look, Space, Tables, Trouble, Tuning, View};
-use super::super::{EmbeddedSettings, SEED, StoreOpenFault, files, keys, open_tables};
+use super::super::{EmbeddedSettings, SEED, StoreOpenFault, files, open_tables};
+use super::gaps::{self, Gap};
 use super::{Workbench, guarded};
-use crate::types::Seq;
+
+/// What has become of a damaged folder.
+pub struct Salvaged {
+    pub bench: Workbench,
+    /// What was found and done.
+    pub told: Vec<String>,
+    /// Where records may be missing, whatever the check of what is left finds.
+    pub gaps: Vec<Gap>,
+}
 
 impl Workbench {
     /// Opens a folder whatever of its journals and tables is damaged, as long as their lists are not; returns what was found and
@@ -22,6 +32,13 @@ impl Workbench {
     /// # Errors
     /// When the database cannot be opened even so.
     pub fn open_to_repair(settings: &EmbeddedSettings) -> Result<(Workbench, Vec<String>), StoreOpenFault> {
+        let Salvaged { bench, mut told, gaps } = Workbench::salvage(settings)?;
+        told.extend(gaps::tell(&gaps, &bench.tables));
+        Ok((bench, told))
+    }
+
+    /// As [`Workbench::open_to_repair`].
+    pub(super) fn salvage(settings: &EmbeddedSettings) -> Result<Salvaged, StoreOpenFault> {
         if !Folder::exists(&settings.path) {
             return Err(StoreOpenFault::Missing { path: settings.path.clone() });
         }
@@ -31,10 +48,13 @@ impl Workbench {
         let damaged = files::damaged_tables(&database).map_err(|fault| StoreOpenFault::File { fault })?;
         let mut told: Vec<String> = damaged.iter().map(ToString::to_string).collect();
         let acknowledged = folder.acknowledged()?.commit();
+        let journal_fault = |fault| StoreOpenFault::Journal { fault };
         if let Err(fault) = journal::mend(&database, Keep::All { acknowledged }) {
             told.push(fault.to_string());
-            told.extend(journal::salvage(&database, acknowledged).map_err(|fault| StoreOpenFault::Journal { fault })?);
+            told.extend(journal::salvage(&database, acknowledged).map_err(journal_fault)?);
         }
+        // What is in memory only when the database is open, of a damaged table's records that were written anew.
+        let young = if damaged.is_empty() { BTreeSet::new() } else { journal::keys(&database).map_err(journal_fault)? };
         let since = Arc::new(AtomicU64::new(0));
         let (tables, mark) = open_tables(&folder, settings, &keyring, &since, Keep::Salvaged)?;
         if mark.number < acknowledged {
@@ -46,7 +66,7 @@ impl Workbench {
         }
         if told.is_empty() {
             drop(tables);
-            return Ok((Workbench::take(folder, settings, &keyring)?, told));
+            return Ok(Salvaged { bench: Workbench::take(folder, settings, &keyring)?, told, gaps: Vec::new() });
         }
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&database, &trouble);
         let number = mark.number.max(acknowledged) + 1;
@@ -61,8 +81,10 @@ impl Workbench {
             keyring: keyring.clone(),
         };
         let target = Tables::open(&fresh, &tuning, &since).map_err(|error| trouble(error.into()))?;
-        let mut salvage = Salvage { from: &tables, target: &target, buffer_bytes: settings.write_buffer_bytes, told: &mut told };
-        let uses_lost = salvage.everything().and_then(|lost| salvage.end(number).map(|()| lost)).map_err(trouble)?;
+        let buffer_bytes = settings.write_buffer_bytes;
+        let mut salvage = Salvage { from: &tables, target: &target, young, buffer_bytes, gaps: Vec::new() };
+        let uses_lost = salvage.everything(&mut told).and_then(|lost| salvage.end(number).map(|()| lost)).map_err(trouble)?;
+        let gaps = salvage.gaps;
         drop((tables, target));
         // The index speaks of commits by their old numbers; the server makes another one.
         let search = folder.search();
@@ -77,103 +99,123 @@ impl Workbench {
         ));
         let mut bench = Workbench::take(folder, settings, &keyring)?;
         bench.uses_lost = uses_lost;
-        Ok((bench, told))
+        Ok(Salvaged { bench, told, gaps })
     }
 }
 
 struct Salvage<'a> {
     from: &'a Tables,
     target: &'a Tables,
+    /// Keys of what the journals hold.
+    young: BTreeSet<Slice>,
     buffer_bytes: u64,
-    told: &'a mut Vec<String>,
+    gaps: Vec<Gap>,
 }
 
 type Record = (Slice, Slice);
 
 impl Salvage<'_> {
     /// Returns whether records of first uses may be missing.
-    fn everything(&mut self) -> Result<bool, Trouble> {
-        let mut uses_lost = false;
+    fn everything(&mut self, told: &mut Vec<String>) -> Result<bool, Trouble> {
         for space in Space::TABLES {
-            let whole = self.table(space)?;
-            uses_lost |= !whole && space == Space::FirstUses;
+            self.table(space)?;
         }
+        let mut uses_lost = self.gaps.iter().any(|gap| gap.space == Space::FirstUses);
         if self.target.get(Space::Meta, SEED)?.is_none() {
-            self.told.push("the seed that client ids are known by is lost: they are taken from the messages".to_owned());
+            told.push("the seed that client ids are known by is lost: they are taken from the messages".to_owned());
             uses_lost = true;
         }
         Ok(uses_lost)
     }
 
-    /// From both ends to the first damage, and what lies between, where it is known what to look for.
-    fn table(&mut self, space: Space) -> Result<bool, Trouble> {
+    /// In one go when all of it can be read, else key by key.
+    fn table(&mut self, space: Space) -> Result<(), Trouble> {
         let view = self.from.view();
         let mut low = Slice::from(b"");
-        loop {
-            let (piece, broken) = stretch(&view, space, &low, None, true);
-            let end = piece.last().map(|(key, _)| after(key));
-            self.put(space, piece)?;
-            match (end, broken) {
-                (end, Some(_)) => {
-                    low = end.unwrap_or(low);
-                    break;
-                }
-                (Some(end), None) => low = end,
-                (None, None) => return Ok(true),
+        while let Ok(piece) = stretch(&view, space, &low) {
+            match piece.last() {
+                Some((key, _)) => low = Slice::from([key.as_ref(), &[0]].concat()),
+                None => return Ok(()),
             }
-        }
-        let mut high: Option<Slice> = None;
-        loop {
-            let (piece, broken) = stretch(&view, space, &low, high.clone(), false);
-            let end = piece.last().map(|(key, _)| key.clone());
-            let ended = broken.is_some() || end.is_none();
             self.put(space, piece)?;
-            high = end.or(high);
-            if ended {
-                break;
-            }
         }
-        if space == Space::Messages {
-            self.messages_between(&view, &low, high.as_ref())?;
-        }
-        let name = if space == Space::Meta { "state" } else { space.name() };
-        self.told.push(format!("table {name}: a part cannot be read"));
-        Ok(false)
+        self.key_by_key(&view, space)
     }
 
-    /// Messages are numbered, so that each can be asked for.
-    fn messages_between(&mut self, view: &View<'_>, low: &Slice, high: Option<&Slice>) -> Result<(), Trouble> {
-        let begin = keys::place_of(low).unwrap_or((1, Seq(1)));
-        let numbers = guarded(|| {
-            let last = view.prefix(Space::Numbers, keys::numbers()).next_back();
-            last.map(|guard| Ok(keys::seq_of(&guard.key()?).map_or(0, |number| number.0))).transpose()
-        });
-        let last = high.and_then(|key| keys::place_of(key)).map(|(number, _)| number);
-        let last = last.unwrap_or_else(|| numbers.ok().flatten().unwrap_or(begin.0));
-        for number in begin.0..=last {
-            let kept = guarded(|| match view.conversation_id(number) {
-                Ok(id) => view.conversation_record(&id),
-                Err(trouble) => Err(trouble),
-            });
-            let first = kept.ok().flatten().map_or(Seq(1), |record| record.first_kept);
-            let (mut seq, mut misses) = (if number == begin.0 { begin.1.max(first) } else { first }, 0);
-            while misses < MISSES_MAX {
-                let key = keys::message(number, seq);
-                if high.is_some_and(|high| key >= *high) {
-                    break;
+    /// A look at all of a table stops at a damaged block of any of its files. One file alone can be read past such a block: so
+    /// every key is taken from where it can be read, and asked for by itself.
+    fn key_by_key(&mut self, view: &View<'_>, space: Space) -> Result<(), Trouble> {
+        let (mut found, mut unanswered) = (Found::default(), BTreeMap::<Slice, Entry>::new());
+        let version = self.from.keyspace(space).tree.current_version();
+        let mut gaps = Vec::new();
+        for file in version.iter_tables() {
+            let (first, last) = (file.metadata.key_range.min(), file.metadata.key_range.max());
+            let blocks = file.metadata.data_block_count;
+            let mut take = |entry: InternalEntry| self.ask(view, space, entry, &mut found, &mut unanswered);
+            let mut entries = file.iter().map(|it| it.map(|it| met(it.is_tombstone(), it.key.user_key, it.key.seqno, it.value)));
+            let walked = walk(&mut entries, blocks, &mut take)?;
+            // Without an index it has to be read from the beginning.
+            let walked = match (walked, file.scan()) {
+                (None, Ok(scanner)) => {
+                    let mut entries =
+                        scanner.map(|it| it.map(|it| met(it.is_tombstone(), it.key.user_key, it.key.seqno, it.value)));
+                    walk(&mut entries, blocks, &mut take)?
                 }
-                match guarded(|| view.get(Space::Messages, &key)) {
-                    Ok(Some(value)) => {
-                        misses = 0;
-                        self.put(Space::Messages, vec![(key, value)])?;
-                    }
-                    Ok(None) => break,
-                    Err(_) => misses += 1,
+                (walked, _) => walked,
+            };
+            let broken = walked.unwrap_or_else(|| vec![(None, None)]).into_iter();
+            gaps.extend(broken.map(|(from, to)| Gap {
+                space,
+                from: from.unwrap_or_else(|| first.clone()),
+                to: to.unwrap_or_else(|| last.clone()),
+            }));
+        }
+        for key in &self.young {
+            if let Ok(Some(value)) = guarded(|| view.get(space, key)) {
+                self.take(space, key.clone(), value, &mut found)?;
+            }
+        }
+        // Where a newer record may have been, an older one is of no use.
+        unanswered.retain(|key, _| !gaps.iter().any(|gap| gap.from <= *key && *key <= gap.to));
+        for (key, (_, value)) in unanswered {
+            if let Some(value) = value {
+                self.take(space, key, value, &mut found)?;
+            }
+        }
+        self.gaps.extend(gaps);
+        self.put(space, found.records)
+    }
+
+    /// Takes over the newest record with the key of one that was met. When there is none, since a block or index cannot be
+    /// read, the newest of those that were met is remembered.
+    fn ask(
+        &self,
+        view: &View<'_>,
+        space: Space,
+        (key, (order, met)): InternalEntry,
+        found: &mut Found,
+        unanswered: &mut BTreeMap<Slice, Entry>,
+    ) -> Result<(), Trouble> {
+        match guarded(|| view.get(space, &key)) {
+            Ok(Some(value)) => self.take(space, key, value, found)?,
+            Ok(None) => {}
+            Err(_) => {
+                let known = unanswered.entry(key).or_insert_with(|| (order, met.clone()));
+                if order > known.0 {
+                    *known = (order, met);
                 }
-                seq = seq.next();
             }
         }
         Ok(())
+    }
+
+    fn take(&self, space: Space, key: Slice, value: Slice, found: &mut Found) -> Result<(), Trouble> {
+        found.bytes += key.len() + value.len();
+        found.records.push((key, value));
+        if found.bytes < STRETCH_BYTES {
+            return Ok(());
+        }
+        self.put(space, std::mem::take(found).records)
     }
 
     fn put(&self, space: Space, piece: Vec<Record>) -> Result<(), Trouble> {
@@ -202,12 +244,56 @@ impl Salvage<'_> {
     }
 }
 
-/// Some records, in the order in which they were met, and what ended them early.
-fn stretch(view: &View<'_>, space: Space, low: &Slice, high: Option<Slice>, forward: bool) -> (Vec<Record>, Option<Trouble>) {
-    let (mut found, mut bytes) = (Vec::new(), 0);
-    let walk = guarded(|| {
-        let mut guards = view.range(space, low.clone(), high);
-        while let Some(guard) = if forward { guards.next() } else { guards.next_back() } {
+#[derive(Default)]
+struct Found {
+    records: Vec<Record>,
+    bytes: usize,
+}
+
+/// How new a record is, and its value; None: it was deleted.
+type Entry = (u64, Option<Slice>);
+type InternalEntry = (Slice, Entry);
+
+fn met(deleted: bool, key: Slice, order: u64, value: Slice) -> InternalEntry {
+    (key, (order, (!deleted).then_some(value)))
+}
+
+/// The keys around what cannot be read; None where nothing is on that side.
+type Broken = Vec<(Option<Slice>, Option<Slice>)>;
+
+/// Goes through a file that has so many blocks, over those that cannot be read. None: it has no end, for want of an index.
+fn walk(
+    entries: &mut dyn Iterator<Item = Result<InternalEntry, fjall::LsmError>>,
+    blocks: u64,
+    take: &mut dyn FnMut(InternalEntry) -> Result<(), Trouble>,
+) -> Result<Option<Broken>, Trouble> {
+    let (mut broken, mut last, mut in_gap, mut blocks_broken) = (Vec::new(), None, false, 0);
+    loop {
+        match guarded(|| Ok(entries.next().transpose().map_err(fjall::Error::from)?)) {
+            Ok(Some(entry)) => {
+                if std::mem::take(&mut in_gap) {
+                    broken.push((last, Some(entry.0.clone())));
+                }
+                last = Some(entry.0.clone());
+                take(entry)?;
+            }
+            Ok(None) => {
+                if in_gap {
+                    broken.push((last, None));
+                }
+                return Ok(Some(broken));
+            }
+            Err(_) if blocks_broken > blocks => return Ok(None),
+            Err(_) => (in_gap, blocks_broken) = (true, blocks_broken + 1),
+        }
+    }
+}
+
+/// What follows in a table, some of it; none when nothing does.
+fn stretch(view: &View<'_>, space: Space, low: &Slice) -> Result<Vec<Record>, Trouble> {
+    guarded(|| {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for guard in view.range(space, low.clone(), None) {
             let (key, value) = guard.into_inner()?;
             bytes += key.len() + value.len();
             found.push((key, value));
@@ -215,16 +301,9 @@ fn stretch(view: &View<'_>, space: Space, low: &Slice, high: Option<Slice>, forw
                 break;
             }
         }
-        Ok(())
-    });
-    (found, walk.err())
-}
-
-fn after(key: &Slice) -> Slice {
-    Slice::from([key.as_ref(), &[0]].concat())
+        Ok(found)
+    })
 }
 
 const FRESH: &str = "store.repaired";
 const STRETCH_BYTES: usize = 1 << 20;
-/// More messages than a block holds.
-const MISSES_MAX: u64 = 20_000;

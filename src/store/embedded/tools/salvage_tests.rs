@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use fjall::Slice;
+
 use super::super::tables::Space;
 use super::super::tests::{append, commit, copy};
 use super::super::{EmbeddedBackend, EmbeddedSettings};
+use super::gaps::{self, Gap};
+use super::salvage::Salvaged;
 use super::*;
 use crate::store::Backend;
-use crate::store::conformance::{private, range};
-use crate::types::storage::{Answer, RangeQuery, Read};
-use crate::types::{ConversationId, Seq};
+use crate::store::conformance::{device, group, private, range, user};
+use crate::types::record::{Group, Member, Role};
+use crate::types::storage::{Answer, GroupChange, NoteName, RangeQuery, Read, Write};
+use crate::types::{ConversationId, Millis, Seq};
 
 const MESSAGES: u64 = 400;
 
@@ -18,13 +23,48 @@ fn ids() -> [ConversationId; 2] {
     [private("a", "b"), private("a", "c")]
 }
 
-/// Two logs of which the older part lies in tables and the newer one in journals, as a kill leaves them.
+/// Users of whom much is kept besides messages: enough for many blocks of every table.
+const USERS: u64 = 500;
+/// More than a block and its last record hold.
+const BLOCK_BYTES_MAX: u64 = 6_000;
+/// More than one of the younger commits writes.
+const COMMIT_RECORDS_MAX: usize = 24;
+
+fn name(number: u64) -> String {
+    format!("user-{number:04}")
+}
+
+/// Something of every kind, of each of the users.
+fn people() -> Vec<Write> {
+    let mut writes = Vec::new();
+    for number in 0..USERS {
+        let (one, id) = (user(&name(number)), private("a", &name(number)));
+        writes.push(append(&id, 100_000 + number));
+        writes.push(Write::Device { user: one.clone(), device: device("phone"), at: Millis(number), deliveries: Vec::new() });
+        writes.push(Write::LastSeen { user: one.clone(), at: Millis(number) });
+        writes.push(Write::Hide { user: one.clone(), conversation: id, seq: Seq(1) });
+        writes.push(Write::Note { name: NoteName { kind: "test", id: name(number) }, text: Some("noted".to_owned()) });
+        let group = group(&format!("group-{number:04}"));
+        let record = Group { id: group.clone(), name: "title".into(), open: true, created_at: Millis(5) };
+        let member = Member { user: one, role: Role::Owner, joined_seq: Seq(0), joined_at: Millis(7) };
+        let (record, members_put) = (Some(record), vec![member]);
+        writes.push(Write::Group(Box::new(GroupChange { group, record, members_put, members_removed: vec![], delete: false })));
+    }
+    writes
+}
+
+/// Two logs, and much else, of which the older part lies in tables and the newer one in journals, as a kill leaves them.
 fn killed(folder: &Path) -> PathBuf {
     let (data, left) = (folder.join("data"), folder.join("left"));
     let mut backend = EmbeddedBackend::open(EmbeddedSettings::new(&data)).unwrap();
+    assert!(commit(&mut backend, people()).iter().all(Result::is_ok));
     for seq in 1..=MESSAGES {
-        let writes = ids().iter().zip(0..).map(|(id, place)| append(id, seq * 2 + place)).collect();
-        assert!(commit(&mut backend, writes).iter().all(|outcome| matches!(outcome, Ok(Answer::Appended(_)))));
+        let mut writes: Vec<Write> = ids().iter().zip(0..).map(|(id, place)| append(id, seq * 2 + place)).collect();
+        // What lies in tables is written anew here and there, so that the journals hold the newer record.
+        let one = user(&name(seq));
+        writes.push(Write::Device { user: one.clone(), device: device("phone"), at: Millis(9_000), deliveries: Vec::new() });
+        writes.push(Write::MarkRead { user: one.clone(), conversation: private("a", &name(seq)), seq: Seq(1) });
+        assert!(commit(&mut backend, writes).iter().all(Result::is_ok));
         if seq == MESSAGES - 60 {
             let tables = backend.shared.tables.read().unwrap();
             for space in Space::TABLES {
@@ -37,18 +77,81 @@ fn killed(folder: &Path) -> PathBuf {
     left
 }
 
+/// Every record, by space and key, but for the marks that every opening writes.
+type Records = BTreeMap<(&'static str, Vec<u8>), Vec<u8>>;
+
+fn records(tables: &Tables) -> Records {
+    let mut found = BTreeMap::new();
+    for space in Space::ALL.into_iter().filter(|space| !matches!(space, Space::Meta | Space::Changes)) {
+        for guard in tables.prefix(space, Slice::from(space.prefix())) {
+            let (key, value) = guard.into_inner().unwrap();
+            found.insert((space.name(), key.to_vec()), value.to_vec());
+        }
+    }
+    found
+}
+
+fn whole(left: &Path) -> Records {
+    let copied = left.with_extension("whole");
+    copy(left, &copied);
+    records(&Workbench::open(&EmbeddedSettings::new(&copied)).unwrap().tables)
+}
+
+/// What a repair has left of `whole`: everything but what lies in a gap that is told, or in one commit of a damaged journal;
+/// nothing older than it was.
+fn judge(whole: &Records, salvaged: &Salvaged, blocks: u64, what: &str) -> u64 {
+    let left = records(&salvaged.bench.tables);
+    let (mut in_gaps, mut bytes, mut in_journal) = (0, 0, 0);
+    for ((space, key), value) in whole {
+        let found = left.get(&(*space, key.clone()));
+        if found == Some(value) {
+            continue;
+        }
+        let within = |gap: &&Gap| gap.from.as_ref() <= key.as_slice() && key.as_slice() <= gap.to.as_ref();
+        let gap = salvaged
+            .gaps
+            .iter()
+            .filter(within)
+            .find(|gap| Space::ALL.into_iter().any(|it| it.name() == *space && it.shares_table_with(gap.space)));
+        match gap {
+            Some(_) if found.is_none() => {
+                in_gaps += 1;
+                bytes += (key.len() + value.len()) as u64;
+            }
+            _ => {
+                assert!(salvaged.told.iter().any(|told| told.contains("journal")), "{what}: {space} {key:?} is {found:?}");
+                in_journal += 1;
+            }
+        }
+    }
+    assert!(bytes <= blocks * BLOCK_BYTES_MAX, "{what}: {in_gaps} records of {bytes} bytes are gone: {:?}", salvaged.gaps);
+    assert!(in_journal <= COMMIT_RECORDS_MAX, "{what}: {in_journal} records of the journal are gone");
+    assert!(left.keys().all(|key| whole.contains_key(key)), "{what}: something is there again");
+    in_gaps + in_journal as u64
+}
+
 struct Repaired {
     told: Vec<String>,
     lost: BTreeMap<ConversationId, Vec<(Seq, Seq)>>,
+    /// Records of any kind that are gone.
+    gone: u64,
 }
 
-fn repair(path: &Path) -> Result<Repaired, StoreOpenFault> {
-    let (bench, told) = Workbench::open_to_repair(&EmbeddedSettings::new(path))?;
+fn repair(path: &Path, whole: &Records, blocks: u64, what: &str) -> Result<Repaired, StoreOpenFault> {
+    let salvaged = Workbench::salvage(&EmbeddedSettings::new(path))?;
+    let gone = judge(whole, &salvaged, blocks, what);
+    let Salvaged { bench, mut told, gaps } = salvaged;
+    told.extend(gaps::tell(&gaps, &bench.tables));
+    Ok(mended(bench, told, gone))
+}
+
+fn mended(bench: Workbench, told: Vec<String>, gone: u64) -> Repaired {
     let lost = bench.check(true).lost;
-    (0..4).for_each(|_| drop(bench.check(true)));
+    // A repair may bring other faults to light.
+    let _ = (0..4).find(|_| bench.check(true).mendable == 0);
     let after = bench.check(false);
     assert_eq!((after.faults_total, &after.faults), (0, &Vec::new()), "after {told:?}");
-    Ok(Repaired { told, lost })
+    Repaired { told, lost, gone }
 }
 
 /// All that a server then shows, by conversation: `seq` and content.
@@ -95,12 +198,42 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The files of tables and the journals.
+fn damageable(left: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    files(&left.join("store"), &mut found);
+    found.retain(|path| {
+        path.parent().is_some_and(|parent| parent.ends_with("tables")) || path.extension().is_some_and(|it| it == "jnl")
+    });
+    // Of the list of tables, the files that are no longer in force have no say.
+    let meta = |path: &Path| path.ancestors().any(|folder| folder.ends_with("keyspaces/0"));
+    let listed = found.iter().filter(|path| meta(path)).max_by_key(|path| path.metadata().unwrap().len()).cloned();
+    found.retain(|path| !meta(path) || Some(path) == listed.as_ref());
+    found.sort();
+    found
+}
+
+/// A copy of `left` in which a file has some of its bits flipped.
+fn harmed(left: &Path, file: &Path, places: &[usize]) -> PathBuf {
+    let harmed = left.with_extension("harmed");
+    let _ = std::fs::remove_dir_all(&harmed);
+    copy(left, &harmed);
+    let mut bytes = std::fs::read(file).unwrap();
+    places.iter().for_each(|at| bytes[*at] ^= 0x10);
+    std::fs::write(harmed.join(file.strip_prefix(left).unwrap()), bytes).unwrap();
+    harmed
+}
+
+fn content_end(file: &Path) -> usize {
+    std::fs::read(file).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)
+}
+
 #[test]
 fn a_folder_without_damage_stays_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let left = killed(folder.path());
-    let repaired = repair(&left).unwrap();
-    assert_eq!((repaired.told.len(), repaired.lost.len()), (0, 0), "{:?}", repaired.told);
+    let repaired = repair(&left, &whole(&left), 0, "nothing").unwrap();
+    assert_eq!((repaired.told.len(), repaired.lost.len(), repaired.gone), (0, 0, 0), "{:?}", repaired.told);
     assert_eq!(serves(&left, &repaired, "nothing"), 0);
 }
 
@@ -108,34 +241,18 @@ fn a_folder_without_damage_stays_as_it_is() {
 fn damage_to_any_table_or_journal_costs_only_what_it_hits() {
     let folder = tempfile::tempdir().unwrap();
     let left = killed(folder.path());
-    let mut found = Vec::new();
-    files(&left.join("store"), &mut found);
-    found.retain(|path| {
-        path.parent().is_some_and(|parent| parent.ends_with("tables")) || path.extension().is_some_and(|it| it == "jnl")
-    });
-    found.sort();
-    let (mut repaired_count, mut refused, mut lost_total) = (0, 0, 0);
-    for file in found {
-        let bytes = std::fs::read(&file).unwrap();
-        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-        for part in 0..6 {
-            let at = end * part / 6 + 17;
-            if at >= end {
-                continue;
-            }
-            let harmed = folder.path().join("harmed");
-            let _ = std::fs::remove_dir_all(&harmed);
-            copy(&left, &harmed);
-            let mut bytes = bytes.clone();
-            bytes[at] ^= 0x10;
-            std::fs::write(harmed.join(file.strip_prefix(&left).unwrap()), bytes).unwrap();
+    let whole = whole(&left);
+    let (mut repaired_count, mut refused, mut lost_total, mut gone) = (0, 0, 0, 0);
+    for file in damageable(&left) {
+        let end = content_end(&file);
+        for at in (0..6).map(|part| end * part / 6 + 17).filter(|at| *at < end) {
+            let harmed = harmed(&left, &file, &[at]);
             let what = format!("byte {at} of {}", file.display());
-            match repair(&harmed) {
+            match repair(&harmed, &whole, 1, &what) {
                 Ok(repaired) => {
                     repaired_count += 1;
-                    let lost = serves(&harmed, &repaired, &what);
-                    assert!(lost < MESSAGES, "{what}: {lost} are lost");
-                    lost_total += lost;
+                    lost_total += serves(&harmed, &repaired, &what);
+                    gone += repaired.gone;
                 }
                 Err(fault) => {
                     refused += 1;
@@ -144,22 +261,67 @@ fn damage_to_any_table_or_journal_costs_only_what_it_hits() {
             }
         }
     }
-    assert!(repaired_count > 10 && lost_total > 0, "{repaired_count} repaired, {refused} refused, {lost_total} lost");
+    println!("{repaired_count} repaired, {refused} refused, {lost_total} messages lost, {gone} records of all kinds");
+    assert!(repaired_count > 20 && lost_total > 0 && gone > lost_total, "{repaired_count}, {refused}, {lost_total}, {gone}");
+}
+
+#[test]
+fn what_lies_between_two_damaged_blocks_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = killed(folder.path());
+    let whole = whole(&left);
+    let (mut tables, mut told) = (0, Vec::new());
+    for file in damageable(&left) {
+        let end = content_end(&file);
+        if file.extension().is_some() || end < 30_000 {
+            continue;
+        }
+        tables += 1;
+        // The first half of a file is all data.
+        let places: Vec<usize> = (0..4).map(|part| end * part / 8 + 17).collect();
+        let harmed = harmed(&left, &file, &places);
+        let what = format!("bytes {places:?} of {}", file.display());
+        let repaired = repair(&harmed, &whole, 4, &what).unwrap();
+        assert!(repaired.gone > 4, "{what}: nothing was hit");
+        serves(&harmed, &repaired, &what);
+        told.extend(repaired.told);
+    }
+    assert!(tables >= 4, "{tables}");
+    // Everyone whose records may be missing is named.
+    let names = |table: &str, person: &str| told.iter().any(|it| it.contains(&format!("table {table}: ")) && it.contains(person));
+    for (table, person) in
+        [("messages", "p:a:"), ("rows", "user-"), ("devices", "user-"), ("groups", "group-"), ("conversations", "p:a:user-")]
+    {
+        assert!(names(table, person), "{table}: {told:#?}");
+    }
+}
+
+#[test]
+fn a_flipped_order_number_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = killed(folder.path());
+    let whole = whole(&left);
+    let journal = damageable(&left).into_iter().find(|path| path.extension().is_some()).unwrap();
+    // In the head of the first commit: all that follow have lower numbers then.
+    let harmed = harmed(&left, &journal, &[10]);
+    assert!(EmbeddedBackend::open(EmbeddedSettings::new(&harmed)).is_err());
+    let repaired = repair(&harmed, &whole, 0, "an order number").unwrap();
+    assert!(repaired.gone == 0 && repaired.told.iter().any(|told| told.contains("does not fit")), "{:?}", repaired.told);
+    assert_eq!(serves(&harmed, &repaired, "an order number"), 0);
 }
 
 #[test]
 fn a_journal_without_its_end_is_let_go_of_when_told_to() {
     let folder = tempfile::tempdir().unwrap();
     let left = killed(folder.path());
-    let mut found = Vec::new();
-    files(&left.join("store"), &mut found);
-    let journal = found.into_iter().filter(|path| path.extension().is_some_and(|it| it == "jnl")).max().unwrap();
+    let journal = damageable(&left).into_iter().filter(|path| path.extension().is_some_and(|it| it == "jnl")).max().unwrap();
     let bytes = std::fs::read(&journal).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     std::fs::write(&journal, &bytes[..end - 2_000]).unwrap();
     let refusal = EmbeddedBackend::open(EmbeddedSettings::new(&left)).err().expect("its end is missing").to_string();
     assert!(refusal.contains("--repair"), "{refusal}");
-    let repaired = repair(&left).unwrap();
+    let salvaged = Workbench::open_to_repair(&EmbeddedSettings::new(&left)).unwrap();
+    let repaired = mended(salvaged.0, salvaged.1, 0);
     assert!(repaired.told.iter().any(|told| told.contains("had been acknowledged and are lost")), "{:?}", repaired.told);
     let lost = serves(&left, &repaired, "no end");
     assert!(lost > 0 && lost < 40, "{lost}");
@@ -169,5 +331,6 @@ fn a_journal_without_its_end_is_let_go_of_when_told_to() {
             .any(|entry| { entry.unwrap().file_name().to_string_lossy().starts_with("store.damaged-") })
     );
     // A second repair finds nothing any more.
-    assert_eq!(repair(&left).unwrap().told, Vec::<String>::new());
+    let (_, told) = Workbench::open_to_repair(&EmbeddedSettings::new(&left)).unwrap();
+    assert_eq!(told, Vec::<String>::new());
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::codec::{self, ConversationRecord, FirstUse, RowRecord};
 use super::super::tables::{Look, Space};
-use super::super::tests::{everything, populate};
+use super::super::tests::{append, commit, everything, populate};
 use super::super::{EmbeddedBackend, EmbeddedSettings, keys};
 use super::*;
 use crate::store::Backend;
@@ -273,4 +273,28 @@ proptest! {
         let after = (0..4).fold(CheckReport::default(), |_, _| bench.check(true));
         prop_assert_eq!(after.mendable, 0, "{:?}, then {:?}", report, after);
     }
+}
+
+/// An end of which little is known but how far it went is not written a second time, however long it was.
+#[test]
+fn a_long_end_that_is_lost_is_not_given_again() {
+    let (one, last) = (private("a", "b"), 25_000);
+    let (report, mut backend, folder) = mended("a lost end", |tables| {
+        let key = keys::message_id(MessageId(777));
+        tables.keyspace(Space::Ids).insert(key.clone(), codec::encode_numbers([1, last], &key)).unwrap();
+    });
+    assert_eq!(report.lost.get(&one), Some(&vec![(Seq(41), Seq(last))]), "{report:?}");
+    assert!(matches!(backend.read(&Read::Head { conversation: one.clone() }), Ok(Answer::Head(Seq(25_000)))));
+    let outcome = commit(&mut backend, vec![append(&one, 5_000)]).remove(0);
+    assert!(matches!(&outcome, Ok(Answer::Appended(message)) if message.seq == Seq(last + 1)), "{outcome:?}");
+    drop(backend);
+    // Nor does a long gap in the midst stay one.
+    harm(folder.path(), |tables| {
+        for seq in 100..=15_000 {
+            tables.keyspace(Space::Messages).remove(keys::message(1, Seq(seq))).unwrap();
+        }
+    });
+    let bench = bench(folder.path());
+    assert_eq!(bench.check(true).lost.get(&one), Some(&vec![(Seq(100), Seq(15_000))]));
+    assert_eq!(bench.check(false).faults, Vec::<String>::new());
 }
