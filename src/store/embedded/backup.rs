@@ -121,11 +121,19 @@ impl Backups {
             let result = target.fill(&source, bytes_per_second, &desk.stop, &|copied| desk.note(|report| report.copied = copied));
             desk.end(result.map(drop));
         };
-        match std::thread::Builder::new().name("store-backup".to_owned()).spawn(run) {
-            Ok(thread) => *self.desk.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
-            Err(error) => {
+        {
+            // Who ends it finds the thread, or there is none.
+            let mut slot = self.desk.thread.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.desk.stop.load(Ordering::Relaxed) {
                 self.desk.answer(None);
-                return Err(error.into());
+                return Err(BackupFault::Closed);
+            }
+            match std::thread::Builder::new().name("store-backup".to_owned()).spawn(run) {
+                Ok(thread) => *slot = Some(thread),
+                Err(error) => {
+                    self.desk.answer(None);
+                    return Err(error.into());
+                }
             }
         }
         hears.recv().unwrap_or_else(|_| {

@@ -47,7 +47,7 @@ impl Leftovers {
         Ok(Leftovers { held: Mutex::default(), sender: Some(sender), thread: Some(thread) })
     }
 
-    /// To be called after every commit: holds what counts now, before the database could replace it, and lets go of what it has
+    /// To be called after every commit, and now and then when there is none: holds what counts now, before the database could replace it, and lets go of what it has
     /// replaced and nobody else looks at any more.
     pub fn hold(&self, keyspaces: &[Keyspace]) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,8 +71,12 @@ impl Leftovers {
                 };
                 held.tables.push((number, Box::new(keep)));
             }
-            if held.tables.len() > 1 && keyspace.tree.version_free_list_len() == 0 {
-                let replaced = held.tables.len() - 1;
+            let replaced = match keyspace.tree.version_free_list_len() {
+                0 => held.tables.len() - 1,
+                // The database may hold them for long; it need not be longer than that because of us.
+                _ => held.tables.len().saturating_sub(LISTS_MAX),
+            };
+            if replaced > 0 {
                 held.tables.drain(..replaced).for_each(|(_, tables)| self.let_go(tables));
             }
         }
@@ -115,6 +119,8 @@ fn work(receiver: &Receiver<Replaced>, mut removal: Removal) {
     }
 }
 
+/// Of one keyspace.
+const LISTS_MAX: usize = 32;
 const WAITING_MAX: usize = 16;
 const NICENESS: i32 = 10;
 /// A journal lives for seconds at the least.
@@ -131,11 +137,13 @@ mod tests {
     use crate::store::embedded::tests::{append, commit, contents};
     use crate::store::embedded::{EmbeddedBackend, EmbeddedSettings};
 
-    /// Second names whose first is gone, and all of them.
+    /// Second names of files that have no other name outside, and all second names.
     fn names(folder: &Path) -> (usize, usize) {
         let entries = std::fs::read_dir(folder.join("store.removing")).unwrap();
-        let links: Vec<u64> = entries.filter_map(|entry| Some(entry.unwrap().metadata().ok()?.nlink())).collect();
-        (links.iter().filter(|links| **links == 1).count(), links.len())
+        let found: Vec<(u64, u64)> =
+            entries.filter_map(|entry| entry.unwrap().metadata().ok()).map(|found| (found.ino(), found.nlink())).collect();
+        let own = |number: u64| found.iter().filter(|(other, _)| *other == number).count() as u64;
+        (found.iter().filter(|(number, links)| own(*number) >= *links).count(), found.len())
     }
 
     #[test]

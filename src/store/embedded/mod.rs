@@ -307,6 +307,7 @@ impl EmbeddedBackend {
         if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
             // It happens with the next table that memory fills, if not now.
             let _ = tables.keyspace(Space::Meta).rotate_memtable();
+            tables.hold();
         }
     }
 
@@ -537,6 +538,7 @@ impl Backend for EmbeddedBackend {
         }
         if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
             self.rewriter.tend(tables, self.settings.write_buffer_bytes);
+            tables.hold();
         }
         if self.rewriter.has_ended() {
             self.let_go();

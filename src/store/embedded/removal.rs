@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 pub struct Removal {
     database: PathBuf,
     folder: PathBuf,
-    /// How many names were given.
-    number: u64,
     waiting: VecDeque<PathBuf>,
     shortening: Option<(File, u64, PathBuf)>,
     journals: HashSet<OsString>,
@@ -23,24 +21,20 @@ pub struct Removal {
 impl Removal {
     /// Of the database in `database`, beside it. What an earlier end left there goes at once.
     pub fn new(database: &Path) -> Removal {
-        let folder = database.with_extension("removing");
+        let mut folder = database.as_os_str().to_owned();
+        folder.push(".removing");
+        let folder = PathBuf::from(folder);
         let _ = std::fs::remove_dir_all(&folder);
         // Without it there are no second names, as on file systems without links.
         let _ = std::fs::create_dir(&folder);
-        Removal {
-            database: database.to_owned(),
-            folder,
-            number: 0,
-            waiting: VecDeque::new(),
-            shortening: None,
-            journals: HashSet::new(),
-        }
+        Removal { database: database.to_owned(), folder, waiting: VecDeque::new(), shortening: None, journals: HashSet::new() }
     }
 
-    /// Gives a second name to a file that the database is about to remove.
+    /// Gives a second name to a file that the database is about to remove; a file that has one gets no third.
     pub fn keep(&mut self, path: &Path) {
-        self.number += 1;
-        let name = self.folder.join(self.number.to_string());
+        let Ok(found) = path.metadata() else { return };
+        // Nobody else has this number as long as the name is there.
+        let name = self.folder.join(found.ino().to_string());
         if std::fs::hard_link(path, &name).is_ok() {
             self.waiting.push_back(name);
         }
@@ -110,6 +104,7 @@ mod tests {
         std::fs::write(&gone, vec![7; 3 << 20]).unwrap();
         let mut removal = Removal::new(&database);
         removal.keep(&read);
+        removal.keep(&gone);
         removal.keep(&gone);
         assert!(!removal.step());
         std::fs::remove_file(&gone).unwrap();

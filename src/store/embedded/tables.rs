@@ -254,7 +254,7 @@ impl Tables {
         &self.heads
     }
 
-    /// To be called after every commit.
+    /// To be called after every commit, and now and then when there is none.
     pub fn hold(&self) {
         self.leftovers.hold(&self.keyspaces);
     }

@@ -211,6 +211,12 @@ impl Search {
         }
     }
 
+    /// The database was opened with this as its newest commit: later ones come again, as others.
+    fn opened_at(&self, commit: u64) {
+        let mut state = self.state();
+        state.loaded = state.loaded.min(commit);
+    }
+
     /// The same of a list that the indexer has read.
     fn loaded(&self, commit: u64, changes: &[Change]) {
         let mut state = self.state();

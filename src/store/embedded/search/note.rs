@@ -31,6 +31,7 @@ impl Notes {
             }
         };
         search.set_synced(commit);
+        search.opened_at(commit);
         search.lists_since.store(extent.since, Ordering::Release);
         Ok(Notes { search, extent, written: Vec::new(), since: extent.since })
     }
