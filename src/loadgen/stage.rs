@@ -325,7 +325,7 @@ fn secret(common: &Common) -> BenchResult<String> {
 }
 
 const LEAD_NS: u64 = 20_000_000;
-const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 const BARE_DRAIN: Duration = Duration::from_millis(300);
 const BUSY_PERCENT_MAX: f64 = 95.0;
 const LAG_MS_MAX: f64 = 5.0;

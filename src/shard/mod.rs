@@ -1,4 +1,4 @@
-//! Owns a shard's thread: a pinned glommio executor whose one foreground task is the turn.
+//! Owns a shard's thread: a pinned glommio executor whose one task is the turn.
 //!
 //! The turn is five verbs: *collect* what kernel, mesh and other threads have brought, *step* the engine with it, *apply* the
 //! effects, *flush* what waits to leave, *rest* until there is more. Collecting and flushing are one system call.

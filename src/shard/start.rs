@@ -3,14 +3,11 @@
 //! Never runs a turn on the caller's thread. [`Shards`] lives with whoever started the server.
 
 use std::any::Any;
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
@@ -28,7 +25,7 @@ use super::deadlines::Deadlines;
 use super::handshake::Greeter;
 use super::ring::Ring;
 use super::turn::{Driver, LEAVE_MS_MAX};
-use super::upkeep::{self, Survey};
+use super::upkeep::Survey;
 use super::{Parts, descriptors};
 
 /// Why a shard could not start or go on.
@@ -157,7 +154,6 @@ fn live(parts: Parts, ready: &Sender<(ShardId, OwnedFd)>, go: &Receiver<Vec<Owne
         .name("shard")
         .io_memory(EXECUTOR_MEMORY_BYTES)
         .ring_depth(EXECUTOR_RING_DEPTH)
-        .preempt_timer(EXECUTOR_PREEMPT)
         .make()
         .map_err(|fault| ShardFault::Executor(fault.to_string()))?;
     executor.run(async move {
@@ -172,28 +168,20 @@ fn live(parts: Parts, ready: &Sender<(ShardId, OwnedFd)>, go: &Receiver<Vec<Owne
             descriptors::make_private().map_err(ShardFault::Descriptors)?;
         }
         let driver = assemble(parts, ring, neighbours).map_err(ShardFault::Ring)?;
-        drive(driver).await
+        drive(driver)
     })
 }
 
-async fn drive(driver: Driver) -> Result<(), ShardFault> {
-    let driver = Rc::new(RefCell::new(driver));
-    upkeep::start(&driver);
-    let mut since_yield = 0;
+/// Turn after turn until the end. Nothing is ever awaited: an executor that is held up for as long as its preemption takes parks
+/// although there is work, and knows nothing of what waits in this ring.
+fn drive(mut driver: Driver) -> Result<(), ShardFault> {
     loop {
-        let rested = {
-            let mut driver = driver.borrow_mut();
-            driver.turn();
-            if driver.stopped {
-                return if driver.store_lost { Err(ShardFault::StoreLost) } else { Ok(()) };
-            }
-            driver.rest().map_err(ShardFault::Enter)?
-        };
-        since_yield += if rested { TURNS_PER_YIELD / 4 } else { 1 };
-        if since_yield >= TURNS_PER_YIELD {
-            since_yield = 0;
-            glommio::executor().yield_task_queue_now().await;
+        driver.turn();
+        driver.keep_up();
+        if driver.stopped {
+            return if driver.store_lost { Err(ShardFault::StoreLost) } else { Ok(()) };
         }
+        driver.rest().map_err(ShardFault::Enter)?;
     }
 }
 
@@ -263,7 +251,3 @@ fn cause_text(cause: &(dyn Any + Send)) -> String {
 /// glommio registers this much; it counts against the limit of locked memory.
 const EXECUTOR_MEMORY_BYTES: usize = 64 << 10;
 const EXECUTOR_RING_DEPTH: usize = 64;
-/// How long the background waits at most once the turn yields.
-const EXECUTOR_PREEMPT: Duration = Duration::from_millis(10);
-/// Turns without sleep until the background has its chance.
-const TURNS_PER_YIELD: u32 = 16;

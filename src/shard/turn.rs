@@ -88,18 +88,17 @@ impl Driver {
         self.core.metrics.turn_seconds.record_us(took_us);
     }
 
-    /// Waits for something to do, at most until the next deadline; one system call. Returns true when it may have slept.
-    pub fn rest(&mut self) -> io::Result<bool> {
+    /// Waits for something to do, at most until the next deadline; one system call.
+    pub fn rest(&mut self) -> io::Result<()> {
         let park = self.park_time();
         if park == Duration::ZERO || self.is_spinning() {
             let park = Duration::ZERO;
-            self.ring.enter(Some(park))?;
-            return Ok(false);
+            return self.ring.enter(Some(park));
         }
         let may_sleep = self.port.park(|| self.inbox.is_empty() && self.store.as_ref().is_none_or(StoreClient::is_idle));
         let entered = self.ring.enter(Some(if may_sleep { park } else { Duration::ZERO }));
         self.port.unpark();
-        entered.map(|()| may_sleep)
+        entered
     }
 
     /// True while an idle shard still looks for work instead of sleeping.

@@ -1,14 +1,7 @@
-//! Owns what a shard does in the background: leaving a copy of its counters where operators read it.
+//! Owns what a shard does beside its turns: leaving a copy of its counters where operators read it.
 //!
-//! Never delays a turn by more than one look at a bounded number of connections. Lives on its shard's thread, as a glommio task
-//! with a small share, between two turns.
-
-use std::cell::RefCell;
-use std::rc::{Rc, Weak};
-use std::time::Duration;
-
-use glommio::timer::sleep;
-use glommio::{Latency, Shares, executor, spawn_local_into};
+//! Never delays a turn by more than one look at a bounded number of connections. Lives on its shard's thread, between two turns,
+//! of which there are some each second even when nothing happens.
 
 use crate::metrics::CloseReason;
 use crate::types::CloseCode;
@@ -20,24 +13,20 @@ use super::turn::Driver;
 pub(super) struct Survey {
     next_slot: usize,
     outbox_bytes: u64,
-}
-
-/// Starts the background task. It ends when the driver is gone, which it does not keep.
-pub(super) fn start(driver: &Rc<RefCell<Driver>>) {
-    let driver: Weak<RefCell<Driver>> = Rc::downgrade(driver);
-    let queue = executor().create_task_queue(Shares::Static(SHARES), Latency::NotImportant, "upkeep");
-    let task = async move {
-        loop {
-            sleep(PUBLISH_EVERY).await;
-            let Some(driver) = driver.upgrade() else { return };
-            // The turn does not hold the driver while it yields.
-            driver.borrow_mut().publish();
-        }
-    };
-    spawn_local_into(task, queue).expect("the queue was just made").detach();
+    /// When the next copy is due.
+    publish_at_ms: u64,
 }
 
 impl Driver {
+    /// Does what is due.
+    pub(super) fn keep_up(&mut self) {
+        let now_ms = self.core.now.mono_ms();
+        if now_ms >= self.survey.publish_at_ms {
+            self.survey.publish_at_ms = now_ms + PUBLISH_EVERY_MS;
+            self.publish();
+        }
+    }
+
     /// Brings the shard's metrics up to date and leaves a copy of them.
     pub(super) fn publish(&mut self) {
         self.survey_outboxes();
@@ -80,12 +69,10 @@ impl Driver {
         self.survey.next_slot = end;
         if end == self.core.connections.slots() {
             self.core.metrics.outbox_bytes = self.survey.outbox_bytes;
-            self.survey = Survey::default();
+            self.survey = Survey { publish_at_ms: self.survey.publish_at_ms, ..Survey::default() };
         }
     }
 }
 
-const PUBLISH_EVERY: Duration = Duration::from_millis(500);
-/// Of the executor's time, where the turn has 1000.
-const SHARES: usize = 100;
+const PUBLISH_EVERY_MS: u64 = 500;
 const SURVEY_SLOTS_MAX: usize = 16_384;

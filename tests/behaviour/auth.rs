@@ -77,7 +77,7 @@ at_shards!(a_bad_token_is_refused_in_every_place, "[auth]\nquery_token = true\n"
     }
 });
 
-at_shards!(silence_is_closed_after_the_timeout, "[auth]\ntimeout = \"1s\"\n", |server| {
+at_shards!(silence_is_closed_after_the_timeout, "[auth]\ntimeout = \"4s\"\n", |server| {
     let mut silent = Client::anonymous(server);
     silent.expect_close_as(4001, "unauthorized");
     for kind in ["error", "auth_failed"] {
@@ -148,7 +148,7 @@ at_shards!(a_failed_refresh_changes_nothing, |server| {
 });
 
 at_shards!(an_expired_session_is_told_and_closed, "[auth]\nexpiry_grace = \"1s\"\n", |server| {
-    let claims = json!({"sub": "alice", "exp": now_seconds() + 2});
+    let claims = json!({"sub": "alice", "exp": now_seconds() + 6});
     let mut client = Client::open(server, &Login::of("alice").token(token::with_claims(&claims)));
     let told = client.take("error");
     assert_error(&told, "TOKEN_EXPIRED", "push at exp");
@@ -157,7 +157,7 @@ at_shards!(an_expired_session_is_told_and_closed, "[auth]\nexpiry_grace = \"1s\"
 });
 
 at_shards!(a_refresh_within_the_grace_keeps_the_session, "[auth]\nexpiry_grace = \"15s\"\n", |server| {
-    let claims = json!({"sub": "alice", "exp": now_seconds() + 2});
+    let claims = json!({"sub": "alice", "exp": now_seconds() + 6});
     let mut client = Client::open(server, &Login::of("alice").token(token::with_claims(&claims)));
     assert_error(&client.take("error"), "TOKEN_EXPIRED", "push at exp");
     assert_eq!(client.request("refresh", json!({"token": token::for_user("alice")}))["type"], "auth_success");

@@ -38,6 +38,7 @@ at_shards!(an_acknowledgement_is_cumulative_and_final, SHORT, |server| {
     acknowledge(&mut bob, &json!("p:alice:bob"), 3);
     bob.expect_none_for("new_message", Duration::from_secs(3));
     bob.vanish();
+    gone(server, "bob");
     let mut bob = Client::open(server, &login);
     bob.expect_none("new_message");
     bob.assert_alive();
@@ -55,6 +56,7 @@ at_shards!(several_conversations_are_acknowledged_at_once, SHORT, |server| {
     bob.send("recv_ack", json!({"acks": acks}));
     bob.expect_none_for("new_message", Duration::from_secs(3));
     bob.vanish();
+    gone(server, "bob");
     Client::open(server, &login).expect_none("new_message");
 });
 
@@ -72,6 +74,7 @@ at_shards!(a_part_that_is_acknowledged_stays_acknowledged, |server| {
     bob.send("recv_ack", json!({"conversation_id": "p:alice:carol", "seq": 9}));
     bob.assert_alive();
     bob.vanish();
+    gone(server, "bob");
     let mut bob = Client::open(server, &login);
     assert_eq!(bob.expect("new_message")["content"], "three");
     bob.expect_none("new_message");
@@ -117,6 +120,7 @@ at_shards!(each_device_acknowledges_for_itself, |server| {
     acknowledge(&mut bobs[0], &json!("p:alice:bob"), 1);
     bobs[0].assert_alive();
     bobs.into_iter().for_each(Client::vanish);
+    gone(server, "bob");
     Client::open(server, &logins[0]).expect_none("new_message");
     assert_eq!(Client::open(server, &logins[1]).expect("new_message")["content"], "one");
 });
@@ -139,6 +143,11 @@ at_shards!(a_message_that_may_be_lost_is_dropped_in_time, |server| {
 /// Makes the user and its device known, and offline.
 pub fn drop_out(server: &Server, user: &str) {
     Client::connect(server, user).leave();
+    gone(server, user);
+}
+
+/// Waits until the server has noticed; what its devices acknowledged is on its way to the store by then.
+fn gone(server: &Server, user: &str) {
     eventually("the connection is gone", || {
         let list = server.rest_ok("GET", &format!("/v1/connections?user={user}"), None);
         list["connections"].as_array().expect("a list").is_empty().then_some(())

@@ -9,7 +9,7 @@ use crate::support::server::program;
 
 #[test]
 fn a_durable_run_loses_nothing() {
-    let report = bench(&["durable", "--connections", "4", "--outstanding", "2", "--rounds", "1", "--seconds", "0.4"]);
+    let report = bench(&["durable", "--connections", "4", "--outstanding", "2", "--rounds", "1", "--seconds", "2"]);
     assert!(figure(&report, "saturation_per_second") > 0.0 && figure(&report, "memory_per_second") > 0.0, "{report}");
     assert!(figure(&report, "ack_max_us") >= figure(&report, "ack_p50_us") && figure(&report, "sync_p50_us") > 0.0, "{report}");
     good(&report, &["missing deliveries", "messages without a good ack", "repeated, excess or disordered deliveries"]);

@@ -365,7 +365,12 @@ impl Client {
                     self.closed.get_or_insert(frame);
                 }
                 Ok(message) => return Some(message),
-                Err(Error::Io(fault)) if matches!(fault.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Err(Error::Io(fault))
+                    if matches!(
+                        fault.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                    ) =>
+                {
                     if left.is_zero() {
                         return None;
                     }

@@ -112,6 +112,8 @@ fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
         Ok(count) => count,
         // A refusal may be followed by a reset when the server leaves some of the request unread.
         Err(fault) if fault.kind() == io::ErrorKind::ConnectionReset => 0,
+        // Whoever held this process let it go on.
+        Err(fault) if fault.kind() == io::ErrorKind::Interrupted => return fill(stream, buffer),
         Err(fault) => return Err(fault),
     };
     buffer.extend_from_slice(&part[..count]);

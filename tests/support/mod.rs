@@ -16,7 +16,7 @@ pub use raw::RawConnection;
 pub use server::Server;
 
 /// How long anything that must happen may take before a test gives up. Only an upper bound: no test is decided by being fast.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long a test listens for what must not happen.
 pub const SILENCE: Duration = Duration::from_millis(300);
