@@ -47,8 +47,8 @@ impl Leftovers {
         Ok(Leftovers { held: Mutex::default(), sender: Some(sender), thread: Some(thread) })
     }
 
-    /// To be called after every commit, and now and then when there is none: holds what counts now, before the database could replace it, and lets go of what it has
-    /// replaced and nobody else looks at any more.
+    /// To be called after every commit, and now and then when there is none: holds what counts now, before the database could
+    /// replace it, and lets go of what it has replaced and nobody else looks at any more.
     pub fn hold(&self, keyspaces: &[Keyspace]) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.resize_with(keyspaces.len(), Held::default);
