@@ -385,7 +385,8 @@ class Lossy(Operations):
         self.alive()
         mode = os.stat(self.path(path)).st_mode & 0o7777
         os.rmdir(self.path(path))
-        self.name([path], lambda: os.mkdir(self.path(path), mode))
+        # The folder may have been made again, and that be durable.
+        self.name([path], lambda: os.path.isdir(self.path(path)) or os.mkdir(self.path(path), mode))
         return 0
 
     # ---- the rest ----------------------------------------------------------------------------------------------------------
