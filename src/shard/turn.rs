@@ -92,8 +92,7 @@ impl Driver {
     pub fn rest(&mut self) -> io::Result<()> {
         let park = self.park_time();
         if park == Duration::ZERO || self.is_spinning() {
-            let park = Duration::ZERO;
-            return self.ring.enter(Some(park));
+            return self.ring.enter(Some(Duration::ZERO));
         }
         let may_sleep = self.port.park(|| self.inbox.is_empty() && self.store.as_ref().is_none_or(StoreClient::is_idle));
         let entered = self.ring.enter(Some(if may_sleep { park } else { Duration::ZERO }));

@@ -8,7 +8,7 @@ use crate::types::CloseCode;
 
 use super::turn::Driver;
 
-/// A walk over all connections, a stretch at a time, that adds up what waits to leave.
+/// When counters are left, and a walk over all connections, a stretch at a time, that adds up what waits to leave.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     next_slot: usize,
@@ -69,7 +69,7 @@ impl Driver {
         self.survey.next_slot = end;
         if end == self.core.connections.slots() {
             self.core.metrics.outbox_bytes = self.survey.outbox_bytes;
-            self.survey = Survey { publish_at_ms: self.survey.publish_at_ms, ..Survey::default() };
+            (self.survey.next_slot, self.survey.outbox_bytes) = (0, 0);
         }
     }
 }

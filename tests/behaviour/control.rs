@@ -187,11 +187,11 @@ at_shards!(a_revoked_token_ends_its_sessions, |server| {
     server.rest_ok("POST", "/v1/tokens/revoke", Some(json!({"jti": "stolen"})));
     stolen.expect_close_as(4009, "token_revoked");
     good.assert_alive();
-    let refusal = eventually("revoked", || Client::try_enter(server, &login("stolen")).err());
+    let refusal = Client::try_enter(server, &login("stolen")).err().expect("revoked");
     assert_eq!((refusal.status, refusal.error_name().as_str()), (401, "TOKEN_REVOKED"));
     server.rest_ok("POST", "/v1/tokens/revoke", Some(json!({"user_id": "alice", "issued_before": token::now_millis()})));
     good.expect_close_as(4009, "token_revoked");
-    eventually("revoked", || Client::try_enter(server, &login("other")).err());
+    assert!(Client::try_enter(server, &login("other")).is_err());
     // Times in tokens are whole seconds: what is issued from the next one on is later for sure.
     std::thread::sleep(std::time::Duration::from_millis(1_001));
     let fresh = token::with_claims(&json!({"sub": "alice", "exp": exp, "iat": token::now_seconds()}));

@@ -11,7 +11,7 @@ const STALLED: usize = 20;
 const MESSAGES: usize = 2_000;
 const CONTENT_BYTES: usize = 4_096;
 /// The log's own caches may take their part; the backlogs (20 times 8 MB) may not.
-const GROWTH_BYTES_MAX: u64 = 128 << 20;
+const GROWTH_BYTES_MAX: u64 = 80 << 20;
 
 at_shards!(stalled_readers_cost_no_memory_and_lose_nothing, CONFIG, |server| {
     let users: Vec<String> = (0..STALLED).map(|index| format!("stalled-{index}")).collect();

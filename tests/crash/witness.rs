@@ -41,12 +41,13 @@ pub fn look(server: &Server, specimen: &Specimen) -> Result<Sight, String> {
 /// The groups as a member sees them who has missed everything.
 fn receive(server: &Server, specimen: &Specimen, sight: &mut Sight) -> Result<(), String> {
     let mut reader = Witness::enter(server, READER, "witness")?;
-    let begun = Instant::now();
+    let (begun, mut heard_at) = (Instant::now(), Instant::now());
     let mut heard: BTreeMap<String, u64> = BTreeMap::new();
     let (mut done, mut left_out) = (false, false);
-    while begun.elapsed() < RECEIVE_MAX && !done {
-        // A silence of some seconds is the end as well.
-        let Some(envelope) = reader.hear()? else { break };
+    // A silence of some seconds is the end as well.
+    while begun.elapsed() < RECEIVE_MAX && heard_at.elapsed() < SILENCE_MAX && !done {
+        let Some(envelope) = reader.hear()? else { continue };
+        heard_at = Instant::now();
         match envelope["type"].as_str().unwrap_or_default() {
             "sync_done" => done = true,
             "error" => left_out |= REFUSALS.contains(&envelope["data"]["name"].as_str().unwrap_or_default()),
@@ -191,3 +192,4 @@ impl Witness {
 const REFUSALS: [&str; 2] = ["STORE_UNAVAILABLE", "INTERNAL"];
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 const RECEIVE_MAX: Duration = Duration::from_secs(120);
+const SILENCE_MAX: Duration = Duration::from_secs(10);

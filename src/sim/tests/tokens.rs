@@ -14,10 +14,7 @@ fn a_token_shown_while_the_clock_stood_back_ends_when_it_is_set_right() {
         world.node.run_ms(INTERVAL_MS + LATE_MS);
         assert_eq!(told(&world, ann), 1, "told with the next beat");
         assert!(!world.node.line(ann).is_lost(), "and given time to refresh");
-        world.node.run_ms(GRACE_MS + LATE_MS);
-        assert_eq!(world.node.line(ann).close_code(), Some(4204));
-        world.node.run_ms(3_000);
-        world.end();
+        world.ends_after_the_grace(ann);
     });
 }
 
@@ -55,10 +52,7 @@ fn a_clock_set_back_ends_no_token_early() {
         assert_eq!((told(&world, ann), world.node.line(ann).is_lost()), (0, false));
         world.node.run_ms(1_000 + LATE_MS);
         assert_eq!(told(&world, ann), 1, "but at its end without delay");
-        world.node.run_ms(GRACE_MS + LATE_MS);
-        assert_eq!(world.node.line(ann).close_code(), Some(4204));
-        world.node.run_ms(3_000);
-        world.end();
+        world.ends_after_the_grace(ann);
     });
 }
 
@@ -80,10 +74,7 @@ fn a_token_that_is_good_again_within_its_grace_is_told_and_given_it_anew() {
         world.node.jump_clock(60_000);
         world.node.run_ms(INTERVAL_MS + LATE_MS);
         assert_eq!(told(&world, ann), 3, "which follows the clock as the first one did");
-        world.node.run_ms(GRACE_MS + LATE_MS);
-        assert_eq!(world.node.line(ann).close_code(), Some(4204));
-        world.node.run_ms(3_000);
-        world.end();
+        world.ends_after_the_grace(ann);
     });
 }
 
@@ -100,6 +91,14 @@ impl World {
         self.node.run_ms(100);
         assert_eq!(self.kinds(line)[..1], ["auth_success"], "{:?}", self.node.line(line).heard);
         line
+    }
+
+    /// Whoever was just told that their token has run out is closed for it, and all is well otherwise.
+    fn ends_after_the_grace(mut self, line: LineId) {
+        self.node.run_ms(GRACE_MS + LATE_MS);
+        assert_eq!(self.node.line(line).close_code(), Some(4204));
+        self.node.run_ms(3_000);
+        self.end();
     }
 }
 

@@ -11,14 +11,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fjall::{PersistMode, Slice, Snapshot};
-use rustix::process::setpriority_process;
 
 use super::journal::{MARK, Mark};
 use super::keyring::Keyring;
 use super::open::Folder;
 use super::tables::{Look, Space, Tables, Trouble, View};
 use super::tools::Workbench;
-use super::{EmbeddedSettings, Shared, StoreOpenFault, codec, open};
+use super::{EmbeddedSettings, Shared, StoreOpenFault, be_nice, codec, open};
 use crate::types::Millis;
 
 /// Why there is no backup.
@@ -106,8 +105,7 @@ impl Backups {
         let (told, hears) = mpsc::sync_channel(1);
         let (this, desk) = (self.clone(), self.desk.clone());
         let run = move || {
-            // Where the system does not let it be modest, it is not.
-            let _ = setpriority_process(Some(rustix::thread::gettid()), NICE);
+            be_nice(NICENESS);
             let begun = this.prepare(&to);
             desk.answer(begun.is_ok().then_some(to));
             // Whoever asked may have gone.
@@ -419,4 +417,4 @@ const UNSYNCED_BYTES_MAX: u64 = 2 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const CACHE_BYTES: u64 = 1 << 20;
 const WRITE_BUFFER_BYTES: u64 = 8 << 20;
-const NICE: i32 = 10;
+const NICENESS: i32 = 10;

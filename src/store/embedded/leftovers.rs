@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use fjall::{AbstractTree, Keyspace};
 
+use super::be_nice;
 use super::removal::Removal;
 
 /// What somebody may still hold. Dropped with the database, and before it: a file that ended later could be another's by then.
@@ -71,12 +72,12 @@ impl Leftovers {
                 };
                 held.tables.push((number, Box::new(keep)));
             }
-            let replaced = match keyspace.tree.version_free_list_len() {
-                0 => held.tables.len() - 1,
-                // The database may hold them for long; it need not be longer than that because of us.
-                _ => held.tables.len().saturating_sub(LISTS_MAX),
-            };
-            if replaced > 0 {
+            if held.tables.len() > 1 {
+                let replaced = match keyspace.tree.version_free_list_len() {
+                    0 => held.tables.len() - 1,
+                    // The database may hold them for long; it need not be longer than that because of us.
+                    _ => held.tables.len().saturating_sub(LISTS_MAX),
+                };
                 held.tables.drain(..replaced).for_each(|(_, tables)| self.let_go(tables));
             }
         }
@@ -102,8 +103,7 @@ impl Drop for Leftovers {
 }
 
 fn work(receiver: &Receiver<Replaced>, mut removal: Removal) {
-    // Without the right to be nicer it frees all the same.
-    let _ = rustix::process::setpriority_process(None, NICENESS);
+    be_nice(NICENESS);
     let (mut wait, mut looked_at) = (IDLE, None);
     loop {
         match receiver.recv_timeout(wait) {

@@ -371,6 +371,11 @@ impl EmbeddedBackend {
     }
 }
 
+/// Makes the calling thread, and those that it will start, give way to others. Where the system refuses, they share equally.
+fn be_nice(niceness: i32) {
+    let _ = rustix::process::setpriority_process(None, niceness);
+}
+
 /// Opens the database, without what `keep` leaves out, and makes sure that what it has read is on disk.
 fn open_tables(
     folder: &Folder,

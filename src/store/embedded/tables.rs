@@ -16,7 +16,7 @@ use super::heads::Heads;
 use super::keyring::{Keyring, NoKey};
 use super::leftovers::Leftovers;
 use super::search::IndexFault;
-use super::{keys, open, rewrite};
+use super::{be_nice, keys, open, rewrite};
 use crate::types::{ConversationId, Millis, Seq};
 
 /// What is kept; `keys` says under which keys.
@@ -299,8 +299,7 @@ impl Tables {
 fn open_nicely(builder: DatabaseBuilder<Database>) -> fjall::Result<Database> {
     std::thread::scope(|scope| {
         let opening = scope.spawn(|| {
-            // Without the right to be nicer it works all the same.
-            let _ = rustix::process::setpriority_process(None, WORKER_NICENESS);
+            be_nice(WORKER_NICENESS);
             builder.open()
         });
         opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

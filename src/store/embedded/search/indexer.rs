@@ -15,16 +15,15 @@ use fjall::Slice;
 use super::changes::{self, Change, EXTENT, Extent};
 use super::index::{Cursor, DAY_MS, Index, IndexFault, Rebuild};
 use super::{IndexSettings, Search};
-use crate::store::embedded::Shared;
 use crate::store::embedded::keys;
 use crate::store::embedded::tables::{Look, Space, Trouble, View};
+use crate::store::embedded::{Shared, be_nice};
 use crate::store::text;
 use crate::types::{ConversationId, Millis, Seq, UserId};
 
 /// Indexes until it is told to stop. A fault is logged and tried again.
 pub fn run(search: &Search, shared: &Arc<Shared>, settings: &IndexSettings) {
-    // Threads that the index starts from this one inherit it. When it is refused they share equally.
-    let _ = rustix::process::setpriority_process(None, NICENESS);
+    be_nice(NICENESS);
     let mut faults = 0;
     while !search.is_stopping() {
         let commits = search.commits.load(Ordering::Relaxed);
