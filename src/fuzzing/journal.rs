@@ -13,10 +13,7 @@ use crate::store::embedded::journal::{JournalFault, Keep, MARK, Mark, mend};
 /// What to keep, damages, then what lies in the journals.
 pub fn check(input: &[u8]) {
     let mut input = Input::new(input);
-    let keep = match input.byte() {
-        number @ 0..128 => Keep::All { acknowledged: u64::from(number.saturating_sub(100)) },
-        number => Keep::UpTo(u64::from(number - 128)),
-    };
+    let keep = Keep::All { synced: u64::from(input.byte().saturating_sub(100)) };
     let damages = input.list(4, |input| (input.number(), input.byte()));
     let mut journals = Journals::write(&mut input);
     for (at, how) in damages {
@@ -35,9 +32,9 @@ pub fn check(input: &[u8]) {
             assert!(!journals.sound, "sound journals are called damaged");
             assert_eq!(after, journals.files, "what is damaged is left for others to look at");
         }
-        Err(JournalFault::EndsEarly { acknowledged, .. }) => {
+        Err(JournalFault::EndsEarly { synced, .. }) => {
             let last = journals.commits.iter().map(|commit| commit.number).max().unwrap_or(0);
-            assert!(!journals.sound || last < acknowledged, "sound journals with all that was acknowledged are called short");
+            assert!(!journals.sound || last < synced, "sound journals with all that was acknowledged are called short");
             assert_eq!(after, journals.files, "what ends too early is left for others to look at");
         }
         Err(fault) => panic!("{fault}"),
@@ -73,10 +70,11 @@ impl Journals {
             let bytes = journals.files.last_mut().expect("there is always one");
             match how & 7 {
                 0..4 => {
-                    number += 1;
-                    let synced = number - 1 - u64::from(how >> 6).min(number - 1);
+                    let previous = number;
+                    number += 1 + u64::from(how >> 3 & 1);
+                    let synced = previous - u64::from(how >> 6).min(previous);
                     let begin = bytes.len();
-                    batch(bytes, order, Some(Mark { number, synced }), input);
+                    batch(bytes, order, Some(Mark { number, previous, synced }), input);
                     order += 1 + u64::from(how >> 4 & 1);
                     journals.commits.push(Commit { number, synced, file, bytes: begin..bytes.len(), damaged: false });
                 }
@@ -128,24 +126,17 @@ impl Journals {
         let (before, left) = (self.files.iter().map(Vec::len).sum::<usize>(), after.iter().map(Vec::len).sum::<usize>());
         assert_eq!((before - left) as u64, cut, "the bytes cut are told");
         let intact = |commit: &&Commit| !commit.damaged;
-        if let Keep::All { acknowledged } = keep {
+        if let Keep::All { synced: known } = keep {
             assert!(!self.sound || cut == 0, "sound journals are left alone");
             let synced = self.commits.iter().filter(intact).map(|commit| commit.synced).max().unwrap_or(0);
             let there = |commit: &Commit| commit.bytes.end <= after[commit.file].len();
             // Journals go, oldest first, when all of theirs is in tables: what came before the first that is left is not missed.
             let first = self.commits.iter().filter(intact).filter(|commit| there(commit)).map(|commit| commit.number).min();
             // With nothing left, what was acknowledged may all be in tables.
-            let synced = first.map_or(synced, |_| synced.max(acknowledged));
+            let synced = first.map_or(synced, |_| synced.max(known));
             for commit in self.commits.iter().filter(|commit| commit.number <= synced && Some(commit.number) >= first) {
                 // A number that replay needs, but that no checksum covers, may have changed in it: then it is still there.
                 assert!(there(commit), "commit {} is gone, though {synced} was on disk", commit.number);
-            }
-        }
-        if let Keep::UpTo(number) = keep {
-            let beyond = self.commits.iter().filter(intact).filter(|commit| commit.number > number);
-            for commit in beyond {
-                let gone = commit.bytes.end > after[commit.file].len();
-                assert!(gone, "commit {} is still there", commit.number);
             }
         }
     }

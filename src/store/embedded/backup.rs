@@ -144,6 +144,8 @@ impl Backups {
     /// All that has to wait for a disk or for the store before a backup can be promised.
     fn prepare(&self, to: &Path) -> Result<(Online, Target), BackupFault> {
         outside(&self.folder, to)?;
+        // What was acknowledged before is to be in it.
+        self.shared.backlog.wait().map_err(|_| BackupFault::Closed)?;
         let (snapshot, opening, needed) = {
             let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
             let tables = tables.as_ref().filter(|_| !self.desk.stop.load(Ordering::Relaxed)).ok_or(BackupFault::Closed)?;

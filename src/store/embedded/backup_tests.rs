@@ -116,7 +116,7 @@ fn a_store_that_is_opened_anew_ends_the_backup() {
     let (backups, id, to) = (backend.backups(), private("a", "b"), folder.path().join("to"));
     fill(&mut backend, &id, 1, 50);
     backups.begin(to.clone(), 20_000).unwrap();
-    backend.sync_fails = true;
+    backend.log.fails = true;
     assert!(commit(&mut backend, vec![append(&id, 51)])[0].is_err());
     std::thread::sleep(RETRY_EVERY);
     fill(&mut backend, &id, 51, 60);

@@ -34,7 +34,7 @@ fn populated(path: &Path) -> EmbeddedBackend {
 }
 
 fn with_tables(backend: &EmbeddedBackend, change: impl FnOnce(&Tables)) {
-    change(backend.shared.tables.read().unwrap().as_ref().unwrap());
+    backend.shared.with_tables(change);
 }
 
 fn flip(tables: &Tables, space: Space, key: &[u8]) {

@@ -2,12 +2,13 @@
 //! writer's thread.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use fjall::{Iter, OwnedWriteBatch, Slice};
+use fjall::{Iter, Slice};
 
+use super::backlog::{Backlog, Rows, Stretch};
 use super::cache::Recent;
-use super::codec::{ConversationRecord, RowRecord, decode_head};
-use super::heads::Heads;
+use super::codec::{ConversationRecord, Damaged, RowRecord, decode_head};
 use super::keyring::Keyring;
 use super::keys;
 use super::search::LogChange;
@@ -27,10 +28,12 @@ pub struct Conversation {
 /// What the writer keeps between batches.
 #[derive(Debug)]
 pub struct Ledger {
+    /// What earlier batches have written and the tables lack.
+    backlog: Arc<Backlog>,
     conversations: Recent<ConversationId, Conversation>,
     /// None: known not to exist.
     rows: Recent<Slice, Option<RowRecord>>,
-    pending: [BTreeMap<Slice, Option<Slice>>; Space::ALL.len()],
+    pending: Rows,
     /// Where logs end once this batch is committed.
     heads: Vec<(u64, Seq)>,
     undo: Vec<Undo>,
@@ -52,8 +55,8 @@ enum Undo {
 }
 
 impl Ledger {
-    /// What `tables` hold.
-    pub fn load(tables: &Tables, seed: u64) -> Result<Ledger, Trouble> {
+    /// What `tables` hold, which is everything.
+    pub fn load(tables: &Tables, backlog: &Arc<Backlog>, seed: u64) -> Result<Ledger, Trouble> {
         let last = tables.last_number()?;
         // A repair may leave messages whose conversation nobody knows: nobody else may get their number.
         let last = match tables.range(Space::Messages, keys::message(last, Seq(0)), None).next_back() {
@@ -61,6 +64,7 @@ impl Ledger {
             None => last,
         };
         Ok(Ledger {
+            backlog: backlog.clone(),
             conversations: Recent::new(CONVERSATIONS_MAX),
             rows: Recent::new(ROWS_MAX),
             pending: Default::default(),
@@ -109,36 +113,31 @@ impl Ledger {
         self.pending.iter().all(BTreeMap::is_empty)
     }
 
-    /// Entries of a table that the batch removes.
-    pub fn removed(&self, space: Space) -> u64 {
-        self.pending[space as usize].values().filter(|value| value.is_none()).count() as u64
+    /// Everything that the batch writes.
+    pub fn records(&self) -> impl Iterator<Item = (Space, &Slice, Option<&Slice>)> {
+        let of = |space: Space| self.pending[space as usize].iter().map(move |(key, value)| (space, key, value.as_ref()));
+        Space::ALL.into_iter().flat_map(of)
     }
 
-    /// About how much the batch writes.
-    pub fn bytes(&self) -> usize {
-        let weight = |(key, value): (&Slice, &Option<Slice>)| key.len() + value.as_ref().map_or(0, |value| value.len());
-        self.pending.iter().flatten().map(weight).sum()
+    /// What the batch does to logs.
+    pub fn changes(&mut self) -> &mut Vec<LogChange> {
+        &mut self.changes
     }
 
-    /// Moves the batch into one of the database; returns what it does to logs.
-    pub fn pour(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch) -> Vec<LogChange> {
-        for space in Space::ALL {
-            let keyspace = tables.keyspace(space);
-            for (key, value) in std::mem::take(&mut self.pending[space as usize]) {
-                match value {
-                    Some(value) => batch.insert(keyspace, key, value),
-                    None => batch.remove(keyspace, key),
-                }
-            }
-        }
+    /// Takes the batch out, which is the commit of this number.
+    pub fn pour(&mut self, number: u64) -> Stretch {
         self.conversations.trim();
         self.rows.trim();
-        std::mem::take(&mut self.changes)
-    }
-
-    /// Tells readers where logs end, once what was poured last is committed.
-    pub fn publish(&mut self, heads: &Heads) {
-        self.heads.drain(..).for_each(|(number, head)| heads.moved(number, head));
+        let weight = |(key, value): (&Slice, &Option<Slice>)| key.len() + value.as_ref().map_or(0, |value| value.len());
+        let bytes = self.pending.iter().flatten().map(weight).sum();
+        let changes = std::mem::take(&mut self.changes);
+        Stretch {
+            number,
+            rows: std::mem::take(&mut self.pending),
+            heads: std::mem::take(&mut self.heads),
+            changes: if changes.is_empty() { Vec::new() } else { vec![(number, changes)] },
+            bytes,
+        }
     }
 
     /// Retention has moved the beginning of a log.
@@ -167,21 +166,36 @@ impl Draft<'_> {
         self.ledger.undo.push(Undo::Pending(space, key, before));
     }
 
-    /// Everything under a prefix, this batch's own writes included.
-    pub fn listed(&self, space: Space, prefix: Slice) -> Result<BTreeMap<Slice, Slice>, Trouble> {
+    /// Everything from `from` to before `to`, this batch's own writes and those that the tables lack included.
+    pub fn stretch(&self, space: Space, from: Slice, to: Option<Slice>) -> Result<BTreeMap<Slice, Slice>, Trouble> {
+        // Before the tables are asked: what leaves the backlog meanwhile is there.
+        let mut newer = self.ledger.backlog.range(space, &from, to.as_ref());
+        let pending = self.ledger.pending[space as usize].range::<Slice, _>(&from..);
+        let pending = pending.take_while(|(key, _)| to.as_ref().is_none_or(|to| *key < to));
+        newer.extend(pending.map(|(key, value)| (key.clone(), value.clone())));
         let mut found = BTreeMap::new();
-        for guard in self.prefix(space, prefix.clone()) {
+        for guard in self.range(space, from, to) {
             let (key, value) = guard.into_inner()?;
             found.insert(key, value);
         }
-        let pending = self.ledger.pending[space as usize].range(prefix.clone()..);
-        for (key, value) in pending.take_while(|(key, _)| key.starts_with(&prefix)) {
+        for (key, value) in newer {
             match value {
-                Some(value) => found.insert(key.clone(), value.clone()),
-                None => found.remove(key),
+                Some(value) => found.insert(key, value),
+                None => found.remove(&key),
             };
         }
         Ok(found)
+    }
+
+    /// The same under a prefix.
+    pub fn listed(&self, space: Space, prefix: Slice) -> Result<BTreeMap<Slice, Slice>, Trouble> {
+        let end = keys::after_prefix(&prefix);
+        self.stretch(space, prefix, end)
+    }
+
+    /// True when a record is not what the tables say.
+    pub fn is_newer(&self, space: Space, key: &Slice) -> bool {
+        self.ledger.pending[space as usize].contains_key(key) || self.ledger.backlog.get(space, key).is_some()
     }
 
     /// The conversation, when there is one. `head` is where its owner believes the log to end.
@@ -203,16 +217,32 @@ impl Draft<'_> {
         };
         if let Some(head) = head.filter(|head| *head > Seq::NONE) {
             let key = keys::message(record.number, head);
-            let found = self.tables.get(Space::Messages, &key)?;
+            let found = self.get(Space::Messages, &key)?;
             if let Some(bytes) = found
-                && self.tables.get(Space::Messages, &keys::message(record.number, head.next()))?.is_none()
+                && self.get(Space::Messages, &keys::message(record.number, head.next()))?.is_none()
             {
                 return Ok((head, time(&key, &bytes)?));
             }
         }
-        match self.tables.last_message(record.number)? {
+        match self.newest_message(record.number)? {
             Some((seq, key, bytes)) => Ok((seq, time(&key, &bytes)?)),
             None => Ok((record.first_kept.previous(), Millis(0))),
+        }
+    }
+
+    /// The newest message of a log that this batch has not touched.
+    fn newest_message(&self, number: u64) -> Result<Option<(Seq, Slice, Slice)>, Trouble> {
+        let (first, end) = (keys::message(number, Seq(0)), keys::message(number + 1, Seq(0)));
+        let newer = self.ledger.backlog.range(Space::Messages, &first, Some(&end));
+        if let Some((key, Some(bytes))) = newer.last_key_value() {
+            let seq = keys::seq_of(key).ok_or(Damaged).map_err(Trouble::at(Space::Messages, number.to_string()))?;
+            return Ok(Some((seq, key.clone(), bytes.clone())));
+        }
+        let newest = self.tables.last_message(number)?;
+        match &newest {
+            // Retention has taken it meanwhile, and the tables do not know yet: then everything before it is gone as well.
+            Some((_, key, _)) if newer.get(key) == Some(&None) => Ok(None),
+            _ => Ok(newest),
         }
     }
 
@@ -295,18 +325,14 @@ impl Draft<'_> {
         let before = self.ledger.rows.put(&key, row);
         self.ledger.undo.push(Undo::Row(key, before));
     }
-
-    /// Everything this batch puts between two keys of a table.
-    pub fn pending(&self, space: Space, from: Slice, to: Slice) -> impl Iterator<Item = (&Slice, &Slice)> {
-        self.ledger.pending[space as usize].range(from..to).filter_map(|(key, value)| Some((key, value.as_ref()?)))
-    }
 }
 
-/// Look-ups see this batch; stretches do not.
+/// Look-ups see this batch and what the tables lack; ranges see the tables alone.
 impl Look for Draft<'_> {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, Trouble> {
-        match self.ledger.pending[space as usize].get(key) {
-            Some(value) => Ok(value.clone()),
+        let newer = self.ledger.pending[space as usize].get(key).cloned().or_else(|| self.ledger.backlog.get(space, key));
+        match newer {
+            Some(value) => Ok(value),
             None => self.tables.get(space, key),
         }
     }

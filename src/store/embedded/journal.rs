@@ -1,7 +1,7 @@
 //! Owns looking through the database's journals before it is opened. The database itself would silently cut a journal at the
-//! first thing it cannot read; here only a tail that nobody was told of is cut, and any other damage stops the start.
+//! first thing it cannot read; here only a tail is cut that the commit log still has, and any other damage stops the start.
 //!
-//! Every commit writes [`MARK`] with its number and the last number that was on disk by then. Of a batch that cannot be read, the
+//! Every batch writes [`MARK`] with its commits and the last one that was on disk by then. Of a batch that cannot be read, the
 //! marks around it say whether it had been on disk.
 
 mod salvage;
@@ -27,20 +27,26 @@ pub const MARK: &[u8] = b"m\x01commit";
 /// What a mark says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Of this commit: 1 for the first, without gaps.
+    /// The last commit of this batch: 1 for the first, without gaps.
     pub number: u64,
-    /// The last commit known to be on disk when this one was written.
+    /// The last commit before this batch.
+    pub previous: u64,
+    /// The last commit known to be on disk, in tables or here, when this batch was written.
     pub synced: u64,
 }
 
 impl Mark {
     pub fn encode(self) -> Vec<u8> {
-        codec::encode_numbers([self.number, self.synced], MARK)
+        codec::encode_numbers([self.number, self.synced, self.previous], MARK)
     }
 
     pub fn decode(bytes: &[u8]) -> Option<Mark> {
+        if let Ok([number, synced, previous]) = codec::decode_numbers(MARK, bytes) {
+            return Some(Mark { number, previous, synced });
+        }
+        // Of a time when every batch was one commit.
         let [number, synced] = codec::decode_numbers(MARK, bytes).ok()?;
-        Some(Mark { number, synced })
+        Some(Mark { number, previous: number.saturating_sub(1), synced })
     }
 }
 
@@ -48,9 +54,7 @@ impl Mark {
 #[derive(Clone, Copy, Debug)]
 pub enum Keep {
     /// Everything readable, which has to be everything up to this commit.
-    All { acknowledged: u64 },
-    /// Nothing after this commit: it failed, whatever can be read of it.
-    UpTo(u64),
+    All { synced: u64 },
     /// What a salvage has left.
     Salvaged,
 }
@@ -60,8 +64,8 @@ pub enum Keep {
 pub enum JournalFault {
     #[error("journal {} is damaged at byte {at}, among messages that had been acknowledged", path.display())]
     Damaged { path: PathBuf, at: u64 },
-    #[error("journal {} ends with commit {last}, but {acknowledged} had been acknowledged: its end is missing", path.display())]
-    EndsEarly { path: PathBuf, last: u64, acknowledged: u64 },
+    #[error("journal {} ends with commit {last}, but {synced} had been on disk: its end is missing", path.display())]
+    EndsEarly { path: PathBuf, last: u64, synced: u64 },
     #[error("cannot read journal {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -69,12 +73,11 @@ pub enum JournalFault {
 /// Cuts what must not be replayed from the journals in `folder`; returns how many bytes that were.
 pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
     let (mut last, mut synced, mut order) = (0, 0, 0);
-    let acknowledged = match keep {
-        Keep::All { acknowledged } => acknowledged,
-        Keep::UpTo(_) => 0,
+    let known = match keep {
+        Keep::All { synced } => synced,
         Keep::Salvaged => return Ok(0),
     };
-    let mut cut: Option<(usize, u64, bool)> = None;
+    let mut cut: Option<(usize, u64)> = None;
     let mut short: Option<usize> = None;
     let journals = journals(folder).map_err(|source| JournalFault::Io { path: folder.to_owned(), source })?;
     for (place, path) in journals.iter().enumerate() {
@@ -86,11 +89,9 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
             let Some(mark) = mark else { continue };
             synced = synced.max(mark.synced);
             if cut.is_none() {
-                if matches!(keep, Keep::UpTo(number) if mark.number > number) {
-                    cut = Some((place, scan.begun, false));
-                } else if last > 0 && mark.number > last + 1 {
+                if last > 0 && mark.previous > last {
                     // A journal that ends too early between two commits looks whole; the numbers tell.
-                    cut = Some((place, scan.begun, true));
+                    cut = Some((place, scan.begun));
                     short = Some(if scan.begun == 0 { place.saturating_sub(1) } else { place });
                 } else {
                     last = last.max(mark.number);
@@ -99,22 +100,22 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
         }
         order = scan.order;
         if !scan.rest_is_empty().map_err(io)? {
-            cut = cut.or(Some((place, scan.begun, true)));
+            cut = cut.or(Some((place, scan.begun)));
             synced = synced.max(scan.synced_in_rest().map_err(io)?);
         }
     }
     // What follows the last commit of these is the next one. Without any, those in question may lie in tables, which is seen when
     // they are open.
-    if last > 0 && last < acknowledged {
-        synced = synced.max(acknowledged);
+    if last > 0 && last < known {
+        synced = synced.max(known);
         if let (None, Some(path)) = (cut, journals.last()) {
-            return Err(JournalFault::EndsEarly { path: path.clone(), last, acknowledged });
+            return Err(JournalFault::EndsEarly { path: path.clone(), last, synced: known });
         }
     }
-    let Some((place, at, unreadable)) = cut else { return Ok(0) };
-    if unreadable && synced > last {
+    let Some((place, at)) = cut else { return Ok(0) };
+    if synced > last {
         if let Some(short) = short {
-            return Err(JournalFault::EndsEarly { path: journals[short].clone(), last, acknowledged: synced });
+            return Err(JournalFault::EndsEarly { path: journals[short].clone(), last, synced });
         }
         return Err(JournalFault::Damaged { path: journals[place].clone(), at });
     }
@@ -157,9 +158,9 @@ fn keys_of(mut items: &[u8]) -> Vec<Slice> {
 }
 
 /// What is wrong with a database that was opened and has too little.
-pub fn ends_early(folder: &Path, last: u64, acknowledged: u64) -> JournalFault {
+pub fn ends_early(folder: &Path, last: u64, synced: u64) -> JournalFault {
     let newest = journals(folder).ok().and_then(|journals| journals.last().cloned());
-    JournalFault::EndsEarly { path: newest.unwrap_or_else(|| folder.to_owned()), last, acknowledged }
+    JournalFault::EndsEarly { path: newest.unwrap_or_else(|| folder.to_owned()), last, synced }
 }
 
 fn scan_fault(path: &Path, at: u64, source: io::Error) -> JournalFault {

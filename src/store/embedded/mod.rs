@@ -1,14 +1,17 @@
 //! Owns everything on disk: the store of servers that must lose nothing. One batch of the writer is one atomic commit, and `Ok`
-//! means that it is on disk (`durability = "commit"`).
+//! means that it is on disk (`durability = "commit"`): in the commit log, from where the applier brings it to the tables.
 //!
 //! Never believes a disk that has failed once: after a failed commit nothing is written until the database has been opened anew
 //! from what is on disk, without the commit that failed. Reads go on meanwhile. The backend lives on the writer's thread, its
 //! [`ReadSide`] on the readers'.
 
 mod acknowledged;
+mod applier;
+mod backlog;
 mod backup;
 mod cache;
 pub(crate) mod codec;
+pub(crate) mod commit_log;
 mod contacts;
 mod draft;
 mod files;
@@ -51,12 +54,14 @@ use crate::types::storage::{Answer, Read, StoreFault, Write};
 use crate::types::{Millis, UserId};
 
 use acknowledged::Acknowledged;
+use applier::{Applier, Replaying};
+use backlog::Backlog;
+use commit_log::{CommitLog, Found};
 use draft::Ledger;
 use journal::{Keep, MARK, Mark};
 use keyring::Keyring;
 use open::Folder;
 use prune::Sweep;
-use rewrite::Rewriter;
 use search::{IndexSettings, Indexing, Notes, Search};
 use tables::{Look, Space, Tables, Trouble, Tuning};
 
@@ -113,22 +118,19 @@ pub struct EmbeddedBackend {
     ledger: Ledger,
     /// What [`Tables::open`] drops first uses by.
     first_uses_since: Arc<AtomicU64>,
-    /// The last commit that was applied, and the last that is on disk.
+    log: CommitLog,
+    /// None only while the store has failed.
+    applier: Option<Applier>,
+    /// The last commit that was acknowledged.
     number: u64,
-    synced: u64,
     acknowledged: Acknowledged,
     failed: Option<Failed>,
     /// First uses from before no longer count, whatever a write says; None until that was said.
     first_uses_before: Option<Millis>,
     sweep: Sweep,
-    rewriter: Rewriter,
     backups: Backups,
-    /// What commits leave for the search index, and the thread that makes it.
-    notes: Option<Notes>,
+    /// The thread that makes the search index.
     indexing: Option<Indexing>,
-    /// Makes the next commit fail as if the disk had.
-    #[cfg(test)]
-    sync_fails: bool,
     /// Dropped last.
     folder: Folder,
 }
@@ -139,15 +141,25 @@ struct Failed {
     retry_at: Instant,
 }
 
-/// What writer and readers share: the open database, which is away while it is opened anew.
+/// What writer, applier and readers share: the open database, which is away while it is opened anew.
 struct Shared {
     tables: RwLock<Option<Tables>>,
     reason: Mutex<String>,
     search: Option<Arc<Search>>,
+    backlog: Arc<Backlog>,
+    #[cfg(test)]
+    rewriting: std::sync::atomic::AtomicBool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 impl Shared {
     fn read(&self, read: &Read) -> Outcome {
+        self.backlog.wait().map_err(StoreFault::Unavailable)?;
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         let Some(tables) = &*tables else {
             return Err(StoreFault::Unavailable(self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()));
@@ -160,6 +172,19 @@ impl Shared {
             }
         }
         guarded(|| tables.view().read(read, None))
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// Waits until the tables hold everything that was acknowledged, and lets a test at them.
+    fn with_tables<T>(&self, look: impl FnOnce(&Tables) -> T) -> T {
+        self.backlog.wait().unwrap();
+        look(self.tables.read().unwrap().as_ref().unwrap())
+    }
+
+    fn rewrites(&self) -> bool {
+        self.rewriting.load(Ordering::Relaxed)
     }
 }
 
@@ -180,21 +205,19 @@ impl EmbeddedBackend {
         let folder = Folder::open(&settings.path)?;
         let first_uses_since = Arc::new(AtomicU64::new(0));
         let acknowledged = folder.acknowledged()?;
-        let known = acknowledged.commit();
-        let (tables, mark) = open_tables(&folder, &settings, &keyring, &first_uses_since, Keep::All { acknowledged: known })?;
-        folder.sync()?;
-        if mark.number < known {
-            return Err(StoreOpenFault::Journal { fault: journal::ends_early(&folder.database(), mark.number, known) });
-        }
+        let Opened { tables, log, number } =
+            open_store(&folder, &settings, &keyring, &first_uses_since, acknowledged.commit(), None)?;
         let how = search::settings(&settings, &folder.search());
         let search = how.as_ref().map(|_| Arc::new(Search::default()));
+        let backlog = Arc::new(Backlog::default());
+        backlog.begin(number);
         let loaded = seed(&tables).and_then(|seed| {
             know_users(&tables)?;
             let notes = match &search {
-                Some(search) => Some(Notes::open(&tables, mark.number, search.clone())?),
+                Some(search) => Some(Notes::open(&tables, number, search.clone())?),
                 None => search::clear_notes(&tables).map(|()| None)?,
             };
-            Ok((Ledger::load(&tables, seed)?, notes))
+            Ok((Ledger::load(&tables, &backlog, seed)?, notes))
         });
         let (ledger, notes) = match loaded {
             Ok(loaded) => loaded,
@@ -204,11 +227,20 @@ impl EmbeddedBackend {
             }
         };
         let tables = RwLock::new(Some(tables));
-        let shared = Arc::new(Shared { tables, reason: Mutex::new(String::new()), search: search.clone() });
+        let shared = Arc::new(Shared {
+            tables,
+            reason: Mutex::new(String::new()),
+            search: search.clone(),
+            backlog,
+            #[cfg(test)]
+            rewriting: Default::default(),
+        });
         let indexing = search.zip(how).map(|(search, how)| {
             let settings = IndexSettings { folder: folder.search(), store: ledger.seed, how };
             Indexing::start(search, shared.clone(), settings)
         });
+        let applier = Applier::start(&shared, notes, settings.write_buffer_bytes);
+        let applier = applier.map_err(|source| StoreOpenFault::Unusable { path: settings.path.clone(), source })?;
         Ok(EmbeddedBackend {
             backups: Backups::new(shared.clone(), settings.path.clone()),
             settings,
@@ -216,17 +248,14 @@ impl EmbeddedBackend {
             shared,
             ledger,
             first_uses_since,
-            number: mark.number,
-            synced: mark.number,
+            log,
+            applier: Some(applier),
+            number,
             acknowledged,
             failed: None,
             first_uses_before: None,
             sweep: Sweep::default(),
-            rewriter: Rewriter::new(),
-            notes,
             indexing,
-            #[cfg(test)]
-            sync_fails: false,
             folder,
         })
     }
@@ -243,39 +272,22 @@ impl EmbeddedBackend {
     }
 
     /// Writes what the ledger holds as one commit.
-    fn flush(&mut self, durability: Durability) -> Result<(), String> {
-        let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(tables) = &*tables else { return Err("the database is closed".to_owned()) };
-        let mode = match durability {
-            Durability::Commit => PersistMode::SyncData,
-            Durability::Memory => PersistMode::Buffer,
-        };
-        #[cfg(test)]
-        let mode = if self.sync_fails { PersistMode::Buffer } else { mode };
-        tables.wait_for_room(self.settings.write_buffer_bytes);
-        let mut batch = tables.database().batch().durability(Some(mode));
-        self.rewriter.written(self.ledger.bytes(), |space| self.ledger.removed(space));
-        let changed = self.ledger.pour(tables, &mut batch);
-        let mark = Mark { number: self.number + 1, synced: self.synced };
-        if let Some(notes) = &mut self.notes {
-            notes.write(tables, &mut batch, mark.number, changed);
+    fn flush(&mut self) -> Result<(), String> {
+        let backlog = &self.shared.backlog;
+        backlog.wait_for_room()?;
+        let changes = self.ledger.changes();
+        let list = (self.shared.search.is_some() && !changes.is_empty()).then(|| {
+            search::join_changes(changes);
+            search::encode_changes(changes)
+        });
+        if list.is_none() {
+            changes.clear();
         }
-        batch.insert(tables.keyspace(Space::Meta), MARK, mark.encode());
-        batch.commit().map_err(|error| error.to_string())?;
-        #[cfg(test)]
-        if std::mem::take(&mut self.sync_fails) {
-            return Err("injected".to_owned());
-        }
-        tables.hold();
-        self.ledger.publish(tables.heads());
-        self.number = mark.number;
-        if let Some(notes) = &mut self.notes {
-            notes.written(mark.number);
-        }
-        if durability == Durability::Commit {
-            self.synced = mark.number;
-            self.tell_synced();
-        }
+        let sync = self.settings.durability == Durability::Commit;
+        let written = self.log.write(self.ledger.records(), list.as_deref(), backlog.checkpoint(), sync);
+        self.number = written.map_err(|error| format!("the commit log takes nothing: {error}"))?;
+        let unsynced = (!sync).then(|| self.log.file());
+        backlog.add(self.ledger.pour(self.number), unsynced);
         Ok(())
     }
 
@@ -292,29 +304,9 @@ impl EmbeddedBackend {
         };
         // What was found before a trouble goes all the same.
         if !self.ledger.is_empty() {
-            self.flush(self.settings.durability).map_err(|reason| self.fail(reason))?;
+            self.flush().map_err(|reason| self.fail(reason))?;
         }
         swept.map_err(unavailable)
-    }
-
-    /// Has the database remove files that a rewriting has made useless: it does so when it moves something to a table, beyond
-    /// which there is nothing old.
-    fn let_go(&mut self) {
-        if let Err(reason) = self.flush(self.settings.durability) {
-            self.fail(reason);
-            return;
-        }
-        if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
-            // It happens with the next table that memory fills, if not now.
-            let _ = tables.keyspace(Space::Meta).rotate_memtable();
-            tables.hold();
-        }
-    }
-
-    fn tell_synced(&self) {
-        if let Some(search) = &self.shared.search {
-            search.set_synced(self.synced);
-        }
     }
 
     fn fail(&mut self, reason: String) -> StoreFault {
@@ -346,27 +338,24 @@ impl EmbeddedBackend {
     fn reopen(&mut self) -> Result<(), String> {
         // As long as the disk takes nothing, what is open can still be read.
         self.folder.probe().map_err(|error| format!("the disk takes nothing: {error}"))?;
-        let acknowledged = match self.settings.durability {
-            Durability::Commit => self.synced,
-            Durability::Memory => self.number,
-        };
-        self.rewriter.stop();
+        // Whoever was told of a commit, in the one way of durability or the other, is to find it.
+        let acknowledged = self.number;
+        self.applier = None;
         let mut open = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
         drop(open.take());
-        let keep = Keep::UpTo(acknowledged);
-        let opened = open_tables(&self.folder, &self.settings, &self.keyring, &self.first_uses_since, keep);
-        let (tables, mark) = opened.map_err(|fault| fault.to_string())?;
-        if mark.number < acknowledged {
-            return Err(format!("the disk has lost what was acknowledged: commit {} of {acknowledged}", mark.number));
-        }
-        self.ledger = Ledger::load(&tables, self.ledger.seed).map_err(|trouble| trouble.to_string())?;
-        self.number = mark.number;
-        if let (Some(notes), Some(search)) = (&mut self.notes, &self.shared.search) {
-            *notes = Notes::open(&tables, mark.number, search.clone()).map_err(|trouble| trouble.to_string())?;
-        }
+        let kept = Some(acknowledged);
+        let opened = open_store(&self.folder, &self.settings, &self.keyring, &self.first_uses_since, acknowledged, kept);
+        let Opened { tables, log, number } = opened.map_err(|fault| fault.to_string())?;
+        let (backlog, seed) = (&self.shared.backlog, self.ledger.seed);
+        backlog.begin(number);
+        self.ledger = Ledger::load(&tables, backlog, seed).map_err(|trouble| trouble.to_string())?;
+        let notes = self.shared.search.as_ref().map(|search| Notes::open(&tables, number, search.clone()));
+        let notes = notes.transpose().map_err(|trouble| trouble.to_string())?;
+        (self.log, self.number) = (log, number);
         *open = Some(tables);
-        self.synced = mark.number;
-        self.tell_synced();
+        drop(open);
+        let applier = Applier::start(&self.shared, notes, self.settings.write_buffer_bytes);
+        self.applier = Some(applier.map_err(|error| error.to_string())?);
         Ok(())
     }
 }
@@ -374,6 +363,54 @@ impl EmbeddedBackend {
 /// Makes the calling thread, and those that it will start, give way to others. Where the system refuses, they share equally.
 fn be_nice(niceness: i32) {
     let _ = rustix::process::setpriority_process(None, niceness);
+}
+
+/// A store whose tables hold everything, on disk.
+struct Opened {
+    tables: Tables,
+    log: CommitLog,
+    /// The last commit.
+    number: u64,
+}
+
+/// Opens the database and brings to it what the commit log has, up to `kept_max` if something failed after that.
+fn open_store(
+    folder: &Folder,
+    settings: &EmbeddedSettings,
+    keyring: &Arc<Keyring>,
+    first_uses_since: &Arc<AtomicU64>,
+    acknowledged: u64,
+    kept_max: Option<u64>,
+) -> Result<Opened, StoreOpenFault> {
+    let log_fault = |fault| StoreOpenFault::CommitLog { fault };
+    let found = commit_log::find(&folder.log(), acknowledged, kept_max).map_err(log_fault)?;
+    let keep = Keep::All { synced: found.checkpoint };
+    let (tables, mark) = open_tables(folder, settings, keyring, first_uses_since, keep)?;
+    folder.sync()?;
+    if mark.number < found.checkpoint {
+        let fault = journal::ends_early(&folder.database(), mark.number, found.checkpoint);
+        return Err(StoreOpenFault::Journal { fault });
+    }
+    let number = catch_up(&tables, &found, mark, settings).map_err(|fault| match fault {
+        Replaying::Log(fault) => log_fault(fault),
+        Replaying::Tables(trouble) => StoreOpenFault::trouble(&folder.database(), &trouble),
+    })?;
+    let begun = CommitLog::begin(&folder.log(), &found, number);
+    let log = begun.map_err(|source| StoreOpenFault::Unusable { path: folder.log(), source })?;
+    Ok(Opened { tables, log, number })
+}
+
+/// Brings to the tables what the log has and they may lack, and has them put it on disk; returns the last commit.
+fn catch_up(tables: &Tables, found: &Found, mark: Mark, settings: &EmbeddedSettings) -> Result<u64, Replaying> {
+    let replay = || applier::replay(tables, found, mark, settings.write_buffer_bytes);
+    let number = catch_unwind(AssertUnwindSafe(replay)).unwrap_or_else(|_| {
+        let reason = std::io::Error::other("the database could not read what it holds: a file is damaged");
+        Err(Trouble::Engine(reason.into()).into())
+    })?;
+    if found.has_commits() {
+        tables.database().persist(PersistMode::SyncAll).map_err(Trouble::from)?;
+    }
+    Ok(number)
 }
 
 /// Opens the database, without what `keep` leaves out, and makes sure that what it has read is on disk.
@@ -388,7 +425,7 @@ fn open_tables(
     files::check_lists(&path).map_err(|fault| StoreOpenFault::File { fault })?;
     let cut = journal::mend(&path, keep).map_err(|fault| StoreOpenFault::Journal { fault })?;
     if cut > 0 {
-        tracing::warn!(bytes = cut, "cut an unfinished commit from the journal; it had not been acknowledged");
+        tracing::info!(bytes = cut, "cut an unfinished batch from the journal; the commit log has what was acknowledged");
     }
     let EmbeddedSettings { cache_bytes, write_buffer_bytes, .. } = *settings;
     let tuning = Tuning { cache_bytes, write_buffer_bytes, keyring: keyring.clone() };
@@ -505,7 +542,7 @@ impl Backend for EmbeddedBackend {
         if self.ledger.is_empty() {
             return;
         }
-        if let Err(reason) = self.flush(self.settings.durability) {
+        if let Err(reason) = self.flush() {
             let fault = self.fail(reason);
             outcomes[begun..].iter_mut().for_each(|outcome| *outcome = Err(fault.clone()));
         }
@@ -541,45 +578,34 @@ impl Backend for EmbeddedBackend {
         if self.recover().is_err() {
             return;
         }
-        if let Some(tables) = &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
-            self.rewriter.tend(tables, self.settings.write_buffer_bytes);
-            tables.hold();
-        }
-        if self.rewriter.has_ended() {
-            self.let_go();
-        }
-        self.acknowledged.raise(self.synced);
-        if self.number == self.synced {
+        if let Some(reason) = self.shared.backlog.failed() {
+            self.fail(reason);
             return;
         }
-        let persisted = match &*self.shared.tables.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(tables) => tables.database().persist(PersistMode::SyncData).map_err(|error| error.to_string()),
-            None => return,
-        };
-        match persisted {
-            Ok(()) => {
-                self.synced = self.number;
-                self.tell_synced();
-            }
-            Err(reason) => {
-                self.fail(reason);
-            }
+        // With the next commit it comes to disk, or with the next start it is found out again.
+        let noted = self.log.note(self.shared.backlog.checkpoint());
+        let synced = if self.settings.durability == Durability::Memory { self.log.sync() } else { Ok(()) };
+        if let Err(error) = noted.and(synced) {
+            self.fail(format!("the commit log takes nothing: {error}"));
+            return;
         }
+        self.acknowledged.raise(self.log.synced());
     }
 }
 
 impl Drop for EmbeddedBackend {
-    /// Leaves a mark behind the last commit, so that damage to that commit cannot be taken for an unfinished one.
+    /// Leaves all of it in the tables, and a note of that in the log: the next start has nothing to read there, and damage to
+    /// the last commit cannot be taken for something unfinished.
     fn drop(&mut self) {
         self.indexing = None;
-        if self.failed.is_none()
-            && let Err(reason) = self.flush(Durability::Commit)
-        {
-            tracing::error!(%reason, "the store could not write its last mark");
+        self.applier = None;
+        if self.failed.is_none() {
+            match self.log.note(self.shared.backlog.checkpoint()).and_then(|()| self.log.sync()) {
+                Ok(()) => self.acknowledged.raise(self.log.synced()),
+                Err(error) => tracing::error!(%error, "the store could not write its last note"),
+            }
         }
-        self.rewriter.stop();
         self.backups.stop();
-        self.acknowledged.raise(self.synced);
         // Readers may live on; the folder is to be free.
         "the store has ended".clone_into(&mut self.shared.reason.lock().unwrap_or_else(PoisonError::into_inner));
         drop(self.shared.tables.write().unwrap_or_else(PoisonError::into_inner).take());

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::acknowledged::Acknowledged;
+use super::commit_log::CommitLogFault;
 use super::files::FileFault;
 use super::journal::JournalFault;
 use super::keyring::KeyFileFault;
@@ -71,6 +72,11 @@ pub enum StoreOpenFault {
          away to start empty"
     )]
     Journal { fault: JournalFault },
+    #[error(
+        "{fault}; restore the data folder from a backup, have `corehub store check --repair` keep what can be read, or move it \
+         away to start empty"
+    )]
+    CommitLog { fault: CommitLogFault },
     #[error("{fault}; restore the data folder from a backup, or move it away to start empty")]
     File { fault: FileFault },
     #[error("the database in {} cannot be opened: {reason}; restore a backup, or move it away to start empty", path.display())]
@@ -175,6 +181,11 @@ impl Folder {
         self.path.join(DATABASE)
     }
 
+    /// Where the commit log lies.
+    pub fn log(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
     /// Where the search index lies.
     pub fn search(&self) -> PathBuf {
         self.path.join(SEARCH)
@@ -226,7 +237,7 @@ impl Folder {
     }
 
     /// Writes the format where nothing is yet, refuses what a newer version wrote, and brings up to date what an older one did:
-    /// format 1 differs from 2 only in that no message is sealed.
+    /// in format 1 no message is sealed, and up to 2 there is no commit log.
     fn check_format(&self, unusable: impl Fn(io::Error) -> StoreOpenFault) -> Result<(), StoreOpenFault> {
         let path = self.path.join(FORMAT);
         let text = match std::fs::read_to_string(&path) {
@@ -242,7 +253,7 @@ impl Folder {
         };
         match text.trim_end().strip_prefix(FORMAT_TEXT).and_then(|number| number.parse::<u64>().ok()) {
             Some(FORMAT_NUMBER) => Ok(()),
-            Some(1) => self.write_format().map_err(unusable),
+            Some(1 | 2) => self.write_format().map_err(unusable),
             Some(found) if found > FORMAT_NUMBER => {
                 Err(StoreOpenFault::Newer { path: self.path.clone(), found, known: FORMAT_NUMBER })
             }
@@ -286,9 +297,10 @@ const LOCK: &str = "corehub.lock";
 const FORMAT: &str = "corehub.format";
 const FORMAT_FRESH: &str = "corehub.format.new";
 const FORMAT_TEXT: &str = "corehub data format ";
-const FORMAT_NUMBER: u64 = 2;
+const FORMAT_NUMBER: u64 = 3;
 const UNFINISHED: &str = "corehub.unfinished";
 const DATABASE: &str = "store";
+const LOG: &str = "log";
 const SEARCH: &str = "search";
 const ROOM_BYTES_MIN: u64 = 1 << 20;
 const PROBE: &str = "corehub.probe";

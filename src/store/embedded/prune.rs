@@ -99,7 +99,9 @@ impl Sweep {
                 break;
             }
             // What is damaged stays: whoever needs it is to be told.
-            if FirstUse::decode(&key, &bytes).is_ok_and(|first| first.created_at < before) {
+            if FirstUse::decode(&key, &bytes).is_ok_and(|first| first.created_at < before)
+                && !draft.is_newer(Space::FirstUses, &key)
+            {
                 draft.delete(Space::FirstUses, key);
                 expired += 1;
             }

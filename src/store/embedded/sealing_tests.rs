@@ -103,6 +103,7 @@ fn files_with_marker(folder: &Path) -> Vec<PathBuf> {
 
 /// Moves what is in memory to tables.
 fn flush(backend: &EmbeddedBackend) {
+    backend.shared.backlog.wait().unwrap();
     let tables = backend.shared.tables.read().unwrap();
     for space in Space::ALL {
         tables.as_ref().unwrap().keyspace(space).rotate_memtable_and_wait().unwrap();
@@ -203,6 +204,7 @@ fn a_lost_key_stops_only_the_conversations_that_need_it() {
     let mut outcomes = Vec::new();
     backend.commit(&mut vec![Write::Recall { conversation: lost.clone(), seq: Seq(5), by: user("a") }], &mut outcomes);
     assert!(outcomes[0].is_ok(), "{outcomes:?}");
+    backend.shared.backlog.wait().unwrap();
     assert_eq!(backend.prune(Millis(1_005), 100), Ok(4));
     assert_eq!(read(&mut backend, &lost), Ok(3));
 }
@@ -214,7 +216,7 @@ fn a_failed_commit_under_a_key_leaves_a_store_that_works() {
     let one = private("a", "b");
     let mut backend = vault.open().unwrap();
     write(&mut backend, &one, 1, 5);
-    backend.sync_fails = true;
+    backend.log.fails = true;
     let draft = message(&one, Some("a"), Some("6"), 1_006);
     let mut outcomes = Vec::new();
     backend.commit(

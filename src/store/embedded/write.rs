@@ -251,12 +251,10 @@ impl Draft<'_> {
                 }
             }
         } else {
-            for guard in self.log(number, from.next(), to) {
-                let (key, bytes) = guard.into_inner()?;
-                look(&key, &bytes)?;
-            }
             let (first, end) = (keys::message(number, from.next()), keys::message(number, to.next()));
-            self.pending(Space::Messages, first, end).try_for_each(|(key, bytes)| look(key, bytes))?;
+            for (key, bytes) in &self.stretch(Space::Messages, first, Some(end))? {
+                look(key, bytes)?;
+            }
         }
         Ok(senders)
     }

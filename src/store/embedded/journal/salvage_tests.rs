@@ -20,7 +20,7 @@ fn item(key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 fn batch(number: u64) -> Vec<u8> {
-    let mark = Mark { number, synced: number - 1 };
+    let mark = Mark { number, previous: number - 1, synced: number - 1 };
     let items = [item(format!("key {number}").as_bytes(), b"a value"), item(MARK, &mark.encode())].concat();
     let mut batch = vec![START];
     batch.extend_from_slice(&2_u32.to_le_bytes());
@@ -78,14 +78,14 @@ fn any_bit_around_the_records_of_a_commit_costs_nothing() {
             let (path, at) = journals_of(folder.path()).swap_remove(number);
             flip(&path, at + bit / 8, bit % 8);
             let what = format!("bit {bit} of commit {}", number + 1);
-            refused += u64::from(mend(folder.path(), Keep::All { acknowledged: COMMITS }).is_err());
+            refused += u64::from(mend(folder.path(), Keep::All { synced: COMMITS }).is_err());
             let told = salvage(folder.path(), COMMITS).unwrap();
             told_total += told.len();
             assert_eq!(replayed(folder.path()), (all.clone(), COMMITS as usize + 1), "{what}: {told:?}");
             // Of two that do not fit together either may be the damaged one.
             let near = |told: &String| (number..number + 3).any(|near| told.contains(&format!("commit {near} ")));
             assert!(told.len() < 2 && told.iter().all(|told| near(told) || told.contains("in commit")), "{what}: {told:?}");
-            mend(folder.path(), Keep::All { acknowledged: COMMITS }).unwrap();
+            mend(folder.path(), Keep::All { synced: COMMITS }).unwrap();
         }
     }
     assert!(refused > 500 && told_total as u64 >= refused, "{refused} refused, {told_total} told");
@@ -101,7 +101,7 @@ fn two_damaged_orders_and_a_damaged_record_cost_that_record() {
     // The length of a key; and the content of a record, which may still be told apart.
     flip(&places[6].0, places[6].1 + BATCH_HEAD_BYTES + 11, 6);
     flip(&places[3].0, places[3].1 + BATCH_HEAD_BYTES + 25, 6);
-    assert!(mend(folder.path(), Keep::All { acknowledged: COMMITS }).is_err());
+    assert!(mend(folder.path(), Keep::All { synced: COMMITS }).is_err());
     let told = salvage(folder.path(), COMMITS).unwrap();
     let (numbers, keys) = replayed(folder.path());
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 8, 9], "{told:?}");

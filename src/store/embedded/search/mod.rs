@@ -27,9 +27,9 @@ use crate::types::{Millis, Seq};
 use changes::Change;
 use index::{Glance, Lookup, Rebuild};
 
-pub use changes::Change as LogChange;
+pub use changes::{Change as LogChange, decode as decode_changes, encode as encode_changes, join as join_changes};
 pub use index::{Hits, IndexFault, block_begin, block_of};
-pub use note::{Notes, clear as clear_notes};
+pub use note::{Notes, NotesReplay, clear as clear_notes};
 
 /// How to index.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! Owns the writer's part of indexing: each commit's list of changes, and trimming what the indexer is done with. Never reads a
-//! message. Lives on the writer's thread.
+//! Owns the applier's part of indexing: each commit's list of changes, and trimming what the indexer is done with. Never reads a
+//! message. Lives on the applier's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,12 +10,11 @@ use super::Search;
 use super::changes::{self, Change, EXTENT, Extent};
 use crate::store::embedded::tables::{Look, Space, Tables, Trouble};
 
-/// What the writer knows of the lists.
+/// What the applier knows of the lists.
 pub struct Notes {
     search: Arc<Search>,
     extent: Extent,
-    /// Changes of the batch that is being written, and how far the lists are trimmed with it.
-    written: Vec<Change>,
+    /// How far the lists are trimmed with the batch that is being written.
     since: u64,
 }
 
@@ -33,15 +32,14 @@ impl Notes {
         search.set_synced(commit);
         search.opened_at(commit);
         search.lists_since.store(extent.since, Ordering::Release);
-        Ok(Notes { search, extent, written: Vec::new(), since: extent.since })
+        Ok(Notes { search, extent, since: extent.since })
     }
 
-    /// Puts the list of `commit` into its batch.
-    pub fn write(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch, commit: u64, mut changed: Vec<Change>) {
+    /// Puts the lists of commits up to `commit` into their batch.
+    pub fn write(&mut self, tables: &Tables, batch: &mut OwnedWriteBatch, commit: u64, changed: &[(u64, Vec<Change>)]) {
         let lists = tables.keyspace(Space::Changes);
-        if !changed.is_empty() {
-            changes::join(&mut changed);
-            batch.insert(lists, changes::key(commit), changes::encode(&changed));
+        for (number, changed) in changed {
+            batch.insert(lists, changes::key(*number), changes::encode(changed));
         }
         let done = self.search.indexed.load(Ordering::Acquire).max(commit.saturating_sub(COMMITS_MAX));
         self.since = done.min(self.extent.since + TRIMMED_AT_ONCE).max(self.extent.since);
@@ -49,14 +47,37 @@ impl Notes {
             batch.remove(lists, changes::key(trimmed));
         }
         batch.insert(tables.keyspace(Space::Meta), EXTENT, Extent { since: self.since, until: commit }.encode());
-        self.written = changed;
     }
 
-    /// The batch of `commit` is written.
-    pub fn written(&mut self, commit: u64) {
+    /// The batch of commits up to `commit` is in the tables. They stay, whatever happens.
+    pub fn written(&mut self, commit: u64, changed: &[(u64, Vec<Change>)]) {
         self.extent = Extent { since: self.since, until: commit };
         self.search.lists_since.store(self.since, Ordering::Release);
-        self.search.committed(commit, &std::mem::take(&mut self.written));
+        changed.iter().for_each(|(number, changed)| self.search.committed(*number, changed));
+        self.search.set_synced(commit);
+    }
+}
+
+/// Lists of commits that a store is given again when it is opened.
+pub struct NotesReplay {
+    /// None: they are not whole, and are made no longer.
+    since: Option<u64>,
+}
+
+impl NotesReplay {
+    /// Of a store that is at `commit`.
+    pub fn of(tables: &Tables, commit: u64) -> Result<NotesReplay, Trouble> {
+        let known = tables.get(Space::Meta, EXTENT)?.and_then(|bytes| Extent::decode(&bytes));
+        Ok(NotesReplay { since: known.filter(|extent| extent.until == commit).map(|extent| extent.since) })
+    }
+
+    /// Puts the lists of commits up to `commit` into their batch.
+    pub fn write(&self, tables: &Tables, batch: &mut OwnedWriteBatch, commit: u64, changed: &[(u64, Vec<Change>)]) {
+        let Some(since) = self.since else { return };
+        for (number, changed) in changed.iter().filter(|(number, _)| *number > since) {
+            batch.insert(tables.keyspace(Space::Changes), changes::key(*number), changes::encode(changed));
+        }
+        batch.insert(tables.keyspace(Space::Meta), EXTENT, Extent { since, until: commit }.encode());
     }
 }
 

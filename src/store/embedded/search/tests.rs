@@ -35,6 +35,7 @@ pub fn wait_for_index(backend: &EmbeddedBackend) {
 }
 
 fn indexed(backend: &EmbeddedBackend) -> bool {
+    backend.shared.backlog.wait().unwrap();
     let search = backend.shared.search.as_ref().unwrap();
     let state = search.state();
     let tail_is_empty = state.tail.as_ref().is_some_and(|tail| tail.is_empty());
@@ -260,6 +261,7 @@ fn a_recalled_message_leaves_the_index() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(found(&mut backend, "common", 300).len(), 999);
+    backend.shared.backlog.wait().unwrap();
     assert_eq!(backend.prune(Millis(1_000 + 400), 2_000), Ok(399));
     assert_eq!(found(&mut backend, "common", 300).len(), 600);
 }
@@ -330,6 +332,7 @@ fn retention_is_not_ahead_of_the_log() {
     }
     wait_for_index(&backend);
     // Prolonged again before more than two of them have gone.
+    backend.shared.backlog.wait().unwrap();
     assert_eq!(backend.prune(Millis(5 * day), 2), Ok(2));
     commit(&mut backend, vec![say(&conversation, 7 * day, "needle")]);
     wait_for_index(&backend);
@@ -351,6 +354,7 @@ fn retention_takes_from_the_index_what_is_gone_from_the_log_only() {
     }
     let documents = |backend: &EmbeddedBackend| backend.shared.search.as_ref().unwrap().documents();
     assert_eq!(documents(&backend), 4);
+    backend.shared.backlog.wait().unwrap();
     assert_eq!(backend.prune(Millis(6 * day), 100), Ok(1));
     commit(&mut backend, vec![say(&conversation, 10 * day, "needle")]);
     wait_for_index(&backend);

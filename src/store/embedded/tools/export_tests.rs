@@ -206,6 +206,7 @@ proptest! {
             prop_assert!(outcomes[0].is_ok(), "{:?}", outcomes);
         }
         if let Some(before) = prune {
+            backend.shared.backlog.wait().unwrap();
             backend.prune(Millis(before), 1_000).unwrap();
         }
         drop(backend);

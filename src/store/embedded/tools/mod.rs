@@ -26,11 +26,12 @@ use std::sync::atomic::AtomicU64;
 use fjall::{OwnedWriteBatch, PersistMode};
 
 use super::codec::Damaged;
-use super::journal::{self, Keep, MARK, Mark};
+use super::commit_log::CommitLog;
+use super::journal::{MARK, Mark};
 use super::keyring::Keyring;
 use super::open::Folder;
 use super::tables::{Look, Space, Tables, Trouble};
-use super::{EmbeddedSettings, StoreOpenFault, files, know_users, open_tables, seed};
+use super::{EmbeddedSettings, Opened, StoreOpenFault, files, know_users, open_store, seed};
 
 pub use check::CheckReport;
 pub use export::ExportFault;
@@ -41,6 +42,7 @@ pub use stats::{FolderStats, TableStats};
 pub struct Workbench {
     pub(super) path: PathBuf,
     pub(super) tables: Tables,
+    log: CommitLog,
     /// Of the hashes that name first uses.
     seed: u64,
     /// Files whose content is not what was written.
@@ -52,7 +54,7 @@ pub struct Workbench {
 }
 
 impl Workbench {
-    /// Opens a folder that exists. Like the start of a server this cuts an unfinished commit from the journal; no record changes.
+    /// Opens a folder that exists. Like the start of a server this brings what the commit log has to the tables; no record changes.
     ///
     /// # Errors
     /// As when a server starts, and when there is no data folder.
@@ -83,23 +85,21 @@ impl Workbench {
     pub(super) fn take(folder: Folder, settings: &EmbeddedSettings, keyring: &Arc<Keyring>) -> Result<Workbench, StoreOpenFault> {
         let first_uses_since = Arc::new(AtomicU64::new(0));
         let acknowledged = folder.acknowledged()?.commit();
-        let (tables, mark) = open_tables(&folder, settings, keyring, &first_uses_since, Keep::All { acknowledged })?;
-        if mark.number < acknowledged {
-            let fault = journal::ends_early(&folder.database(), mark.number, acknowledged);
-            return Err(StoreOpenFault::Journal { fault });
-        }
+        let opened = open_store(&folder, settings, keyring, &first_uses_since, acknowledged, None)?;
+        let Opened { tables, log, .. } = opened;
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&folder.database(), &trouble);
         let seed = seed(&tables).map_err(trouble)?;
         know_users(&tables).map_err(trouble)?;
-        Ok(Workbench { path: settings.path.clone(), tables, seed, damaged_files: Vec::new(), uses_lost: false, folder })
+        Ok(Workbench { path: settings.path.clone(), tables, log, seed, damaged_files: Vec::new(), uses_lost: false, folder })
     }
 
     /// Closes a folder that was filled, and says so: from now on a server may open it. A last commit leaves its mark, so that no
     /// damage at the end of a journal can be taken for something unfinished.
     pub(super) fn finish(self) -> std::io::Result<()> {
         let number = self.mark().map_err(std::io::Error::other)?;
-        let Workbench { tables, folder, .. } = self;
+        let Workbench { tables, folder, mut log, .. } = self;
         drop(tables);
+        log.skip_to(number)?;
         folder.acknowledged().map_err(std::io::Error::other)?.raise(number);
         folder.finish()
     }
@@ -112,7 +112,7 @@ impl Workbench {
             Some(bytes) => Mark::decode(&bytes).ok_or(Damaged).map_err(Trouble::at(Space::Meta, "commit"))?.number,
             None => 0,
         };
-        let mark = Mark { number: last + 1, synced: last };
+        let mark = Mark { number: last + 1, previous: last, synced: last };
         let mut batch = self.batch();
         batch.insert(self.tables.keyspace(Space::Meta), MARK, mark.encode());
         self.commit(batch)?;

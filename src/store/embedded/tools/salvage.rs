@@ -8,6 +8,8 @@ use std::sync::atomic::AtomicU64;
 
 use fjall::{AbstractTree, PersistMode, Slice};
 
+use super::super::applier::Replaying;
+use super::super::commit_log::{self, CommitLog, Found, Record};
 use super::super::journal::{self, Keep, MARK, Mark};
 use super::super::keyring::Keyring;
 use super::super::open::Folder;
@@ -49,27 +51,39 @@ impl Workbench {
         let mut told: Vec<String> = damaged.iter().map(ToString::to_string).collect();
         let acknowledged = folder.acknowledged()?.commit();
         let journal_fault = |fault| StoreOpenFault::Journal { fault };
-        if let Err(fault) = journal::mend(&database, Keep::All { acknowledged }) {
+        let log_fault = |fault| StoreOpenFault::CommitLog { fault };
+        let (found, log_is_whole) = match commit_log::find(&folder.log(), acknowledged, None) {
+            Ok(found) => (found, true),
+            Err(fault) => {
+                told.push(fault.to_string());
+                let (found, more) = commit_log::salvage(&folder.log(), acknowledged).map_err(log_fault)?;
+                told.extend(more);
+                (found, false)
+            }
+        };
+        let synced = found.checkpoint;
+        if let Err(fault) = journal::mend(&database, Keep::All { synced }) {
             told.push(fault.to_string());
-            told.extend(journal::salvage(&database, acknowledged).map_err(journal_fault)?);
+            told.extend(journal::salvage(&database, synced).map_err(journal_fault)?);
         }
         // What is in memory only when the database is open, of a damaged table's records that were written anew.
         let young = if damaged.is_empty() { BTreeSet::new() } else { journal::keys(&database).map_err(journal_fault)? };
         let since = Arc::new(AtomicU64::new(0));
         let (tables, mark) = open_tables(&folder, settings, &keyring, &since, Keep::Salvaged)?;
-        if mark.number < acknowledged {
-            let (from, to) = (mark.number + 1, acknowledged);
-            told.push(format!(
-                "commits {from} to {to} had been acknowledged and are lost as a whole: what they held is below as far as others \
-                 speak of it"
-            ));
+        for (from, to) in [(mark.number + 1, synced), (mark.number.max(found.last()) + 1, acknowledged)] {
+            if from <= to {
+                told.push(format!(
+                    "commits {from} to {to} had been acknowledged and are lost as a whole: what they held is below as far as \
+                     others speak of it"
+                ));
+            }
         }
         if told.is_empty() {
             drop(tables);
             return Ok(Salvaged { bench: Workbench::take(folder, settings, &keyring)?, told, gaps: Vec::new() });
         }
         let trouble = |trouble: Trouble| StoreOpenFault::trouble(&database, &trouble);
-        let number = mark.number.max(acknowledged) + 1;
+        let number = mark.number.max(found.end).max(acknowledged) + 1;
         let fresh = settings.path.join(FRESH);
         let io = |source| StoreOpenFault::Unusable { path: fresh.clone(), source };
         if fresh.exists() {
@@ -83,7 +97,13 @@ impl Workbench {
         let target = Tables::open(&fresh, &tuning, &since).map_err(|error| trouble(error.into()))?;
         let buffer_bytes = settings.write_buffer_bytes;
         let mut salvage = Salvage { from: &tables, target: &target, young, buffer_bytes, gaps: Vec::new() };
-        let uses_lost = salvage.everything(&mut told).and_then(|lost| salvage.end(number).map(|()| lost)).map_err(trouble)?;
+        let uses_lost = salvage.everything(&mut told).map_err(trouble)?;
+        // What the tables may lack. Where the log itself has gaps, nothing newer is replaced by what comes before a gap.
+        let newest = if log_is_whole { 0 } else { mark.number };
+        salvage.log(&found, newest).and_then(|()| Ok(salvage.end(number)?)).map_err(|fault| match fault {
+            Replaying::Log(fault) => log_fault(fault),
+            Replaying::Tables(fault) => trouble(fault),
+        })?;
         let gaps = salvage.gaps;
         drop((tables, target));
         // The index speaks of commits by their old numbers; the server makes another one.
@@ -92,6 +112,7 @@ impl Workbench {
             std::fs::remove_dir_all(&search).map_err(io)?;
         }
         let aside = folder.exchange(&fresh).map_err(io)?;
+        CommitLog::begin(&folder.log(), &found, number).map_err(io)?;
         folder.acknowledged()?.raise(number);
         told.push(format!(
             "what could be read is in a new database; the old one is kept in {}: delete it when all is well",
@@ -112,7 +133,7 @@ struct Salvage<'a> {
     gaps: Vec<Gap>,
 }
 
-type Record = (Slice, Slice);
+type Row = (Slice, Slice);
 
 impl Salvage<'_> {
     /// Returns whether records of first uses may be missing.
@@ -126,6 +147,24 @@ impl Salvage<'_> {
             uses_lost = true;
         }
         Ok(uses_lost)
+    }
+
+    /// Brings over what the log holds. Of commits up to `newest`, which the tables had, only what is missing now.
+    fn log(&self, found: &Found, newest: u64) -> Result<(), Replaying> {
+        found.replay(|number, records| -> Result<(), Replaying> {
+            self.target.wait_for_room(self.buffer_bytes);
+            let mut batch = self.target.database().batch().durability(Some(PersistMode::Buffer));
+            for record in records {
+                match record {
+                    Record::Put(space, key, value) if number > newest || self.target.get(space, &key)?.is_none() => {
+                        batch.insert(self.target.keyspace(space), key, value);
+                    }
+                    Record::Delete(space, key) if number > newest => batch.remove(self.target.keyspace(space), key),
+                    Record::Put(..) | Record::Delete(..) | Record::Changes(_) => {}
+                }
+            }
+            Ok(batch.commit().map_err(Trouble::from)?)
+        })
     }
 
     /// In one go when all of it can be read, else key by key.
@@ -145,7 +184,7 @@ impl Salvage<'_> {
     /// A look at all of a table stops at a damaged block of any of its files. One file alone can be read past such a block: so
     /// every key is taken from where it can be read, and asked for by itself.
     fn key_by_key(&mut self, view: &View<'_>, space: Space) -> Result<(), Trouble> {
-        let (mut found, mut unanswered) = (Found::default(), BTreeMap::<Slice, Entry>::new());
+        let (mut found, mut unanswered) = (Piece::default(), BTreeMap::<Slice, Entry>::new());
         let version = self.from.keyspace(space).tree.current_version();
         let mut gaps = Vec::new();
         for file in version.iter_tables() {
@@ -193,7 +232,7 @@ impl Salvage<'_> {
         view: &View<'_>,
         space: Space,
         (key, (order, met)): InternalEntry,
-        found: &mut Found,
+        found: &mut Piece,
         unanswered: &mut BTreeMap<Slice, Entry>,
     ) -> Result<(), Trouble> {
         match guarded(|| view.get(space, &key)) {
@@ -209,7 +248,7 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    fn take(&self, space: Space, key: Slice, value: Slice, found: &mut Found) -> Result<(), Trouble> {
+    fn take(&self, space: Space, key: Slice, value: Slice, found: &mut Piece) -> Result<(), Trouble> {
         found.bytes += key.len() + value.len();
         found.records.push((key, value));
         if found.bytes < STRETCH_BYTES {
@@ -218,7 +257,7 @@ impl Salvage<'_> {
         self.put(space, std::mem::take(found).records)
     }
 
-    fn put(&self, space: Space, piece: Vec<Record>) -> Result<(), Trouble> {
+    fn put(&self, space: Space, piece: Vec<Row>) -> Result<(), Trouble> {
         if piece.is_empty() {
             return Ok(());
         }
@@ -237,7 +276,7 @@ impl Salvage<'_> {
     /// Numbers the next commit behind all that were ever acknowledged.
     fn end(&self, number: u64) -> Result<(), Trouble> {
         self.target.database().persist(PersistMode::SyncAll)?;
-        let mark = Mark { number, synced: number - 1 };
+        let mark = Mark { number, previous: number - 1, synced: number - 1 };
         self.target.keyspace(Space::Meta).insert(MARK, mark.encode())?;
         self.target.database().persist(PersistMode::SyncAll)?;
         Ok(())
@@ -245,8 +284,8 @@ impl Salvage<'_> {
 }
 
 #[derive(Default)]
-struct Found {
-    records: Vec<Record>,
+struct Piece {
+    records: Vec<Row>,
     bytes: usize,
 }
 
@@ -290,7 +329,7 @@ fn walk(
 }
 
 /// What follows in a table, some of it; none when nothing does.
-fn stretch(view: &View<'_>, space: Space, low: &Slice) -> Result<Vec<Record>, Trouble> {
+fn stretch(view: &View<'_>, space: Space, low: &Slice) -> Result<Vec<Row>, Trouble> {
     guarded(|| {
         let (mut found, mut bytes) = (Vec::new(), 0);
         for guard in view.range(space, low.clone(), None) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fjall::Slice;
 
+use super::super::commit_log;
 use super::super::tables::Space;
 use super::super::tests::{append, commit, copy};
 use super::super::{EmbeddedBackend, EmbeddedSettings};
@@ -66,10 +67,14 @@ fn killed(folder: &Path) -> PathBuf {
         writes.push(Write::MarkRead { user: one.clone(), conversation: private("a", &name(seq)), seq: Seq(1) });
         assert!(commit(&mut backend, writes).iter().all(Result::is_ok));
         if seq == MESSAGES - 60 {
-            let tables = backend.shared.tables.read().unwrap();
-            for space in Space::TABLES {
-                tables.as_ref().unwrap().keyspace(space).rotate_memtable_and_wait().unwrap();
-            }
+            backend.shared.with_tables(|tables| {
+                for space in Space::TABLES {
+                    tables.keyspace(space).rotate_memtable_and_wait().unwrap();
+                }
+            });
+            // From here on the commit log has nothing of what came before.
+            drop(backend);
+            backend = EmbeddedBackend::open(EmbeddedSettings::new(&data)).unwrap();
         }
     }
     backend.tend();
@@ -119,7 +124,10 @@ fn judge(whole: &Records, salvaged: &Salvaged, blocks: u64, what: &str) -> u64 {
                 bytes += (key.len() + value.len()) as u64;
             }
             _ => {
-                assert!(salvaged.told.iter().any(|told| told.contains("journal")), "{what}: {space} {key:?} is {found:?}");
+                assert!(
+                    salvaged.told.iter().any(|told| told.contains("journal") || told.contains("commit log")),
+                    "{what}: {space} {key:?} is {found:?}"
+                );
                 in_journal += 1;
             }
         }
@@ -205,6 +213,7 @@ fn damageable(left: &Path) -> Vec<PathBuf> {
     found.retain(|path| {
         path.parent().is_some_and(|parent| parent.ends_with("tables")) || path.extension().is_some_and(|it| it == "jnl")
     });
+    files(&left.join("log"), &mut found);
     // Of the list of tables, the files that are no longer in force have no say.
     let meta = |path: &Path| path.ancestors().any(|folder| folder.ends_with("keyspaces/0"));
     let listed = found.iter().filter(|path| meta(path)).max_by_key(|path| path.metadata().unwrap().len()).cloned();
@@ -301,7 +310,7 @@ fn a_flipped_order_number_costs_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let left = killed(folder.path());
     let whole = whole(&left);
-    let journal = damageable(&left).into_iter().find(|path| path.extension().is_some()).unwrap();
+    let journal = damageable(&left).into_iter().find(|path| path.extension().is_some_and(|it| it == "jnl")).unwrap();
     // In the head of the first commit: all that follow have lower numbers then.
     let harmed = harmed(&left, &journal, &[10]);
     assert!(EmbeddedBackend::open(EmbeddedSettings::new(&harmed)).is_err());
@@ -311,13 +320,18 @@ fn a_flipped_order_number_costs_nothing() {
 }
 
 #[test]
-fn a_journal_without_its_end_is_let_go_of_when_told_to() {
+fn an_end_that_is_missing_is_let_go_of_when_told_to() {
     let folder = tempfile::tempdir().unwrap();
     let left = killed(folder.path());
-    let journal = damageable(&left).into_iter().filter(|path| path.extension().is_some_and(|it| it == "jnl")).max().unwrap();
-    let bytes = std::fs::read(&journal).unwrap();
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    std::fs::write(&journal, &bytes[..end - 2_000]).unwrap();
+    let of = |kind: &str| {
+        damageable(&left).into_iter().filter(|path| path.extension().is_some_and(|it| it == kind)).collect::<Vec<_>>()
+    };
+    let journal = of("jnl").into_iter().max().unwrap();
+    let segment = of("log").into_iter().max_by_key(|path| commit_log::extent(path)).unwrap();
+    for (path, end) in [(&journal, content_end(&journal) - 16_000), (&segment, commit_log::extent(&segment).1 - 8_000)] {
+        let whole = std::fs::read(path).unwrap();
+        std::fs::write(path, &whole[..end]).unwrap();
+    }
     let refusal = EmbeddedBackend::open(EmbeddedSettings::new(&left)).err().expect("its end is missing").to_string();
     assert!(refusal.contains("--repair"), "{refusal}");
     let salvaged = Workbench::open_to_repair(&EmbeddedSettings::new(&left)).unwrap();
