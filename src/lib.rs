@@ -25,6 +25,7 @@ pub mod fuzzing;
 pub mod loadgen;
 pub mod mesh;
 pub mod metrics;
+mod scheduling;
 pub mod server;
 pub mod shard;
 pub mod sim;

@@ -14,6 +14,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::engine::{Effects, Shard};
 use crate::metrics::ShardMetrics;
+use crate::scheduling::run_promptly;
 use crate::types::ShardId;
 use crate::wire::frame::FrameLimits;
 use crate::wire::json;
@@ -149,6 +150,7 @@ fn gather(ready: &Receiver<(ShardId, OwnedFd)>, count: usize) -> Option<Vec<Owne
 
 /// A shard's whole life on its thread.
 fn live(parts: Parts, ready: &Sender<(ShardId, OwnedFd)>, go: &Receiver<Vec<OwnedFd>>) -> Result<(), ShardFault> {
+    run_promptly();
     let placement = parts.core.map_or(Placement::Unbound, Placement::Fixed);
     let executor = LocalExecutorBuilder::new(placement)
         .name("shard")

@@ -13,6 +13,7 @@ use super::backend::{Backend, ReadSide};
 use super::client::{ClientLimits, Route, StoreClient};
 use super::submission::{Desk, Served, Submission};
 use super::upkeep::{Retention, Upkeep};
+use crate::scheduling::run_promptly;
 use crate::types::storage::{Operation, StoreFault, StoreReply};
 
 /// Wakes the thread that owns a client, when it sleeps. Called after its replies were made visible.
@@ -141,6 +142,7 @@ pub fn spawn(parts: StoreParts) -> io::Result<Store> {
     let upkeep = Upkeep::new(retention.clone(), settings.dedupe_window_ms);
     let batch_requests = settings.batch_requests;
     let tended_at = Instant::now();
+    let pace = Pace::new();
     let writer = Writer {
         backend,
         receiver: writer_receiver,
@@ -149,6 +151,7 @@ pub fn spawn(parts: StoreParts) -> io::Result<Store> {
         batch_requests,
         observer,
         upkeep,
+        pace,
         tended_at,
     };
     let mut handles = vec![start("store-writer".to_owned(), move || writer.run())?];
@@ -194,18 +197,22 @@ struct Writer {
     batch_requests: usize,
     observer: Option<Observer>,
     upkeep: Upkeep,
+    pace: Pace,
     tended_at: Instant,
 }
 
 impl Writer {
     fn run(mut self) {
+        run_promptly();
         let mut batch = Vec::new();
         let mut served_clients = Vec::new();
         loop {
             match self.receiver.recv_timeout(TEND_EVERY.min(self.upkeep.wait())) {
                 Ok(first) => {
+                    self.pace.rest();
                     let begun = Instant::now();
                     self.gather(first, &mut batch);
+                    self.pace.begin(begun, batch.iter().map(|submission| submission.requests.len()).sum());
                     let served = self.desk.serve(&mut *self.backend, &mut batch);
                     let failed = batch.iter().flat_map(|submission| &submission.replies).any(|reply| reply.result.is_err());
                     self.counter.hand_out(&mut batch, &mut served_clients);
@@ -238,7 +245,45 @@ impl Writer {
     }
 }
 
+/// Keeps commits a little apart while there is much to write: each costs its writer, the disk and every shard that waits for it
+/// the same, however little it holds. What comes alone is never held up.
+struct Pace {
+    begun: Instant,
+    /// Since when requests are counted, how many there were, and whether they were many the last time.
+    counted_since: Instant,
+    requests: usize,
+    is_busy: bool,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        let now = Instant::now();
+        Pace { begun: now, counted_since: now, requests: 0, is_busy: false }
+    }
+
+    /// Until the next commit may begin.
+    fn rest(&self) {
+        if self.is_busy
+            && let Some(rest) = COMMIT_EVERY.checked_sub(self.begun.elapsed())
+        {
+            std::thread::sleep(rest);
+        }
+    }
+
+    /// A commit of so many requests begins.
+    fn begin(&mut self, now: Instant, requests: usize) {
+        self.begun = now;
+        self.requests += requests;
+        let counted = now - self.counted_since;
+        if counted >= COUNTED {
+            self.is_busy = self.requests as u128 * COMMIT_EVERY.as_nanos() >= BUSY_REQUESTS * counted.as_nanos();
+            (self.counted_since, self.requests) = (now, 0);
+        }
+    }
+}
+
 fn run_reader(read_side: &dyn ReadSide, receiver: &Receiver<Submission>, mut counter: Counter) {
+    run_promptly();
     let mut batch = Vec::new();
     let mut served_clients = Vec::new();
     while let Ok(mut submission) = receiver.recv() {
@@ -256,4 +301,8 @@ fn run_reader(read_side: &dyn ReadSide, receiver: &Receiver<Submission>, mut cou
 
 /// Reads that travel together to one reader: few, so that several readers share a turn's reads.
 const READS_TOGETHER_MAX: usize = 8;
+/// The least time from one commit's beginning to the next one's, when so many requests come in it.
+const COMMIT_EVERY: Duration = Duration::from_micros(250);
+const BUSY_REQUESTS: u128 = 4;
+const COUNTED: Duration = Duration::from_millis(5);
 const TEND_EVERY: Duration = Duration::from_millis(250);

@@ -11,6 +11,7 @@ use source::{Source, line_of, words};
 /// Layer of each folder of `src/` (docs/ARCHITECTURE.md): a folder imports from lower layers only.
 const LAYERS: &[(&str, u8)] = &[
     ("types", 0),
+    ("scheduling", 0),
     ("config", 0),
     ("metrics", 0),
     ("wire", 1),
@@ -44,8 +45,10 @@ const CONFINED: &[(&str, &[&str])] = &[
 /// Folders that are told the time and never look it up.
 const CLOCKLESS: &[&str] = &["types", "wire", "auth", "engine", "config", "sim"];
 
-/// Files that may say `unsafe`: the shard's ring, its private descriptor table, and the load generator's own ring.
-const UNSAFE_ALLOWED: &[&str] = &["src/shard/ring.rs", "src/shard/ring/", "src/shard/descriptors.rs", "src/loadgen/ceiling.rs"];
+/// Files that may say `unsafe`: the shard's ring, its private descriptor table, the load generator's own ring, and one system
+/// call that no safe library has.
+const UNSAFE_ALLOWED: &[&str] =
+    &["src/shard/ring.rs", "src/shard/ring/", "src/shard/descriptors.rs", "src/loadgen/ceiling.rs", "src/scheduling.rs"];
 
 /// Functions over [`FUNCTION_LINES_MAX`] that are waiting to be cut. Entries leave this list; none may enter it.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[("src/mesh/tests.rs", "run_random"), ("src/wire/frame/reference.rs", "walk")];

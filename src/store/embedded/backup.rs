@@ -17,7 +17,8 @@ use super::keyring::Keyring;
 use super::open::Folder;
 use super::tables::{Look, Space, Tables, Trouble, View};
 use super::tools::Workbench;
-use super::{EmbeddedSettings, Shared, StoreOpenFault, be_nice, codec, open};
+use super::{EmbeddedSettings, Shared, StoreOpenFault, codec, open};
+use crate::scheduling::be_nice;
 use crate::types::Millis;
 
 /// Why there is no backup.

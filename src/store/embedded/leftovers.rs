@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use fjall::{AbstractTree, Keyspace};
 
-use super::be_nice;
 use super::removal::Removal;
+use crate::scheduling::be_nice;
 
 /// What somebody may still hold. Dropped with the database, and before it: a file that ended later could be another's by then.
 pub struct Leftovers {

@@ -360,11 +360,6 @@ impl EmbeddedBackend {
     }
 }
 
-/// Makes the calling thread, and those that it will start, give way to others. Where the system refuses, they share equally.
-fn be_nice(niceness: i32) {
-    let _ = rustix::process::setpriority_process(None, niceness);
-}
-
 /// A store whose tables hold everything, on disk.
 struct Opened {
     tables: Tables,

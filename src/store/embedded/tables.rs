@@ -16,7 +16,8 @@ use super::heads::Heads;
 use super::keyring::{Keyring, NoKey};
 use super::leftovers::Leftovers;
 use super::search::IndexFault;
-use super::{be_nice, keys, open, rewrite};
+use super::{keys, open, rewrite};
+use crate::scheduling::be_nice;
 use crate::types::{ConversationId, Millis, Seq};
 
 /// What is kept; `keys` says under which keys.

@@ -15,9 +15,10 @@ use fjall::Slice;
 use super::changes::{self, Change, EXTENT, Extent};
 use super::index::{Cursor, DAY_MS, Index, IndexFault, Rebuild};
 use super::{IndexSettings, Search};
+use crate::scheduling::be_nice;
+use crate::store::embedded::Shared;
 use crate::store::embedded::keys;
 use crate::store::embedded::tables::{Look, Space, Trouble, View};
-use crate::store::embedded::{Shared, be_nice};
 use crate::store::text;
 use crate::types::{ConversationId, Millis, Seq, UserId};
 
