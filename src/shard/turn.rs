@@ -274,8 +274,11 @@ impl Driver {
 
     /// The peer has closed or reset the socket.
     fn lost(&mut self, slot: u32) {
+        let key = self.core.connections.key(slot);
         let connection = self.core.connections.at(slot);
-        if matches!(connection.phase, Phase::Open(_)) && !connection.flags.has(Flags::SHUT) {
+        let is_open = matches!(connection.phase, Phase::Open(_)) && !connection.flags.has(Flags::SHUT);
+        // An end is counted once: one that a close frame announced was.
+        if is_open && !self.core.engine.is_closing(key) {
             self.core.peers_lost += 1;
         }
         self.end(slot);
