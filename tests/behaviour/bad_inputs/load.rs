@@ -181,8 +181,8 @@ fn flood_unread(server: &Server, user: &str) {
     let batch = frames::text(r#"{"type":"get_unread","message_id":"a-request-whose-answers-nobody-reads"}"#).repeat(100);
     deaf.stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a timeout above zero");
     let (mut taken, mut refused, mut at) = (0, 0, 0);
-    // The server stops reading from it, or closes it: either way the flood ends. A server that is only slow takes more once it has
-    // answered somebody else.
+    // The server stops reading from it, or closes it: either way the flood ends. A server that is only slow takes more once it
+    // has answered somebody else.
     while refused < 2 {
         match std::io::Write::write(&mut deaf.stream, &batch[at..]) {
             Ok(count) => (taken, refused, at) = (taken + count, 0, (at + count) % batch.len()),
