@@ -32,7 +32,7 @@ fn driver() -> (Driver, InboxSender<Order>, TcpStream) {
     frontpage.ready.store(true, Ordering::Relaxed);
     let ring = RingSettings { submissions: 64, completions: 256, buffers: 8, buffer_bytes: 4096 };
     let settings = DriverSettings {
-        ring: ring.clone(),
+        ring,
         frames: FrameLimits::new(100_000),
         unproven_bytes_max: 1_000,
         handshake_timeout_ms: 60_000,
