@@ -172,7 +172,12 @@ impl Shard {
 
     /// Sends a close frame and hears nothing more; the socket follows when the peer has answered, or after `write_timeout`.
     pub(super) fn close(&mut self, key: SessionKey, code: CloseCode, reason: &str, turn: &mut Turn<'_>) {
-        let reason = if reason.is_empty() { code.name() } else { reason };
+        let reason = match (reason, code) {
+            // Whoever could not be let in comes back when the store has caught its breath.
+            ("", CloseCode::Overloaded) => "overloaded;retry_after_ms=1000",
+            ("", _) => code.name(),
+            _ => reason,
+        };
         let frame = self.encoder.close(code, reason);
         if self.begin_closing(key, frame, false, turn) {
             self.counters.closes[code.index()] += 1;
@@ -322,11 +327,11 @@ impl Shard {
         let cursors = std::mem::take(&mut session.cursors);
         session.index = None;
         session.lagging = 0;
-        let watches = session.watches.take();
+        let watches: Vec<_> = session.watches.take().into_iter().flat_map(|watches| *watches).collect();
         let account = session.account.take().expect("a session without an account has returned above");
         let address = session.address(shard);
         self.leave_rooms(&account.user, cursors, turn);
-        self.unwatch_all(address, watches.unwrap_or_default(), turn);
+        self.unwatch_all(address, watches, turn);
         if planted(Planted::DetachUserForgotten) {
             return;
         }
@@ -401,7 +406,7 @@ impl Shard {
                 self.refuse(key, None, Fault::new(ErrorName::Unauthenticated, "no auth message came in time"), turn);
                 self.close(key, CloseCode::Unauthorized, "unauthorized", turn);
             }
-            Phase::Authenticating => self.close(key, CloseCode::Overloaded, "overloaded;retry_after_ms=1000", turn),
+            Phase::Authenticating => self.close(key, CloseCode::Overloaded, "", turn),
             Phase::Ready => debug_assert!(false, "a ready session has no phase deadline"),
             // The peer neither reads nor answers.
             Phase::Closing { .. } => {

@@ -154,6 +154,18 @@ impl Outbox {
         queues.become_dirty()
     }
 
+    /// Takes back what waits under `key` and is not in flight. An outbox that it leaves empty is put away with the next frame
+    /// that lands, so another one has to follow.
+    pub fn withdraw(&mut self, lane: Lane, key: u64) {
+        let Some(queues) = self.queues.as_deref_mut() else { return };
+        let flight = queues.flight[lane as usize] as usize;
+        let entries = &mut queues.lanes[lane as usize];
+        if let Some(at) = (flight..entries.len()).find(|at| entries[*at].mark.seq == Seq(key)) {
+            let entry = entries.remove(at).expect("the index was just found");
+            queues.bytes[lane as usize] -= entry.frame.len();
+        }
+    }
+
     /// Puts the connection's last frame behind everything that waits; what is ephemeral is shed.
     pub fn push_last(&mut self, frame: Frame) -> bool {
         let queues = self.queues.get_or_insert_default();

@@ -106,6 +106,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "asks 600,000 times")]
     fn slow_rates_are_kept_when_asked_often() {
         let rate = Rate::per_minute(5);
         let mut bucket = Bucket::full(rate, 0);

@@ -184,6 +184,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "revokes 50,000 times")]
     fn what_has_run_out_is_forgotten() {
         let mut revocations = Revocations::new(Hasher::with_seed(3));
         for number in 0..50_000u64 {

@@ -52,7 +52,7 @@ pub struct Session {
     /// What only opening, syncing and watching connections have.
     pub opening: Option<Box<Opening>>,
     pub sync: Option<Box<Sync>>,
-    pub watches: Option<Vec<UserId>>,
+    pub watches: Option<Box<indexmap::IndexSet<UserId>>>,
 }
 
 /// Finds a cursor by its conversation.

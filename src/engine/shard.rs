@@ -145,6 +145,11 @@ impl Shard {
         self.session(key).map(|session| &mut session.outbox)
     }
 
+    /// Whether one side or the other has ended the session already, and only the last frames are still to leave.
+    pub fn is_closing(&mut self, key: SessionKey) -> bool {
+        self.session(key).is_some_and(|session| session.is_closing())
+    }
+
     /// Monotonic milliseconds at which [`Event::Tick`] is wanted at the latest; 0 when at once, None when nothing is due.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         if !self.busy_rooms.is_empty() || self.revocations.is_walking() {

@@ -17,11 +17,15 @@ use super::{BenchError, BenchResult, scenario};
 
 #[test]
 fn a_good_server_passes_a_fan_out() {
-    let report = fanout(ToyServer::start(Fault::None), &["--groups", "1", "--group-size", "5"]).expect("runs");
-    assert_all_good(&report);
-    assert!(figure(&report, "deliveries_per_second") > 0.0);
-    assert!(figure(&report, "delivery_p99_us") > 0.0);
-    assert!(figure(&report, "frames_per_read") >= 1.0 && figure(&report, "bytes_per_frame") > 64.0);
+    measured(
+        || fanout(ToyServer::start(Fault::None), &["--groups", "1", "--group-size", "5"]).expect("runs"),
+        |figure| {
+            figure("deliveries_per_second") > 0.0
+                && figure("delivery_p99_us") > 0.0
+                && figure("frames_per_read") >= 1.0
+                && figure("bytes_per_frame") > 64.0
+        },
+    );
 }
 
 #[test]
@@ -60,15 +64,15 @@ fn a_refused_token_is_told() {
 #[test]
 fn pairs_write_to_each_other_in_both_loops() {
     for pace in [&["--outstanding", "2"], &["--rate", "200"]] {
-        let server = ToyServer::start(Fault::None);
-        let address = server.address.to_string();
-        let mut options = vec!["--server", &address, "--secret", SECRET, "--connections", "6", "--threads", "2"];
-        options.extend(["--seconds", "0.3", "--warmup", "0.1", "--rounds", "2"]);
-        options.extend(pace);
-        let report = scenario::private::run(&parse::<PrivateOptions>(&options)).expect("runs");
-        assert_all_good(&report);
-        assert!(figure(&report, "messages_per_second") > 0.0);
-        assert!(figure(&report, "ack_p50_us") > 0.0);
+        let run = || {
+            let server = ToyServer::start(Fault::None);
+            let address = server.address.to_string();
+            let mut options = vec!["--server", &address, "--secret", SECRET, "--connections", "6", "--threads", "2"];
+            options.extend(["--seconds", "0.3", "--warmup", "0.1", "--rounds", "2"]);
+            options.extend(pace);
+            scenario::private::run(&parse::<PrivateOptions>(&options)).expect("runs")
+        };
+        measured(run, |figure| figure("messages_per_second") > 0.0 && figure("ack_p50_us") > 0.0);
     }
 }
 
@@ -148,6 +152,21 @@ fn failed(report: &Report) -> Vec<&'static str> {
 fn assert_all_good(report: &Report) {
     assert!(failed(report).is_empty(), "{}", report.table());
     assert!(report.warnings.iter().all(|warning| !warning.contains("refusals")), "{}", report.table());
+}
+
+/// Runs until the figures are as they should be. What is lost or comes twice fails at once; but a window in which this machine
+/// let nobody run has nothing in it by right, and is measured again.
+fn measured(run: impl Fn() -> Report, is_good: impl Fn(&dyn Fn(&str) -> f64) -> bool) {
+    let mut tables = Vec::new();
+    for _ in 0..WINDOWS_MAX {
+        let report = run();
+        assert_all_good(&report);
+        if is_good(&|key| figure(&report, key)) {
+            return;
+        }
+        tables.push(report.table());
+    }
+    panic!("no window of {WINDOWS_MAX} shows what it should: {}", tables.join("\n"));
 }
 
 fn figure(report: &Report, key: &str) -> f64 {
@@ -273,5 +292,8 @@ impl Hub {
         }
     }
 }
+
+/// A machine may stand still in some of so many windows, but not in all.
+const WINDOWS_MAX: usize = 10;
 
 const SECRET: &str = "a secret of the toy server, long enough";

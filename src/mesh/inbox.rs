@@ -29,6 +29,11 @@ impl<T> Inbox<T> {
         self.receiver.try_iter().take(max).map(sink).count()
     }
 
+    /// Values that wait now: at most the capacity.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
     /// To be looked at after announcing to park.
     pub fn is_empty(&self) -> bool {
         self.receiver.is_empty()

@@ -100,6 +100,12 @@ pub enum Order {
     Stop,
 }
 
+impl Order {
+    fn is_revocation(&self) -> bool {
+        matches!(self, Order::Operator(body) if matches!(**body, Body::Revoke(_)))
+    }
+}
+
 impl std::fmt::Debug for Order {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

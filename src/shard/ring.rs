@@ -88,6 +88,8 @@ pub struct Ring {
     backlog: VecDeque<Entry>,
     /// Requests that the kernel has and will complete.
     held: usize,
+    /// Completions of the last entry that are still to be looked at.
+    ahead: usize,
     /// No connection is accepted any more.
     deaf: bool,
 }
@@ -130,6 +132,7 @@ impl Ring {
             pool: Pool::default(),
             backlog: VecDeque::new(),
             held: 0,
+            ahead: 0,
             deaf: false,
         })
     }
@@ -293,6 +296,12 @@ impl Ring {
     /// One system call: submits everything that was asked for and, when nothing has completed yet, waits until something
     /// does, a signal comes or `park` has passed. `Some(ZERO)` does not wait, `None` waits without end.
     pub fn enter(&mut self, park: Option<Duration>) -> io::Result<()> {
+        let entered = self.submit_and_wait(park);
+        self.ahead = self.kernel.completion().len();
+        entered
+    }
+
+    fn submit_and_wait(&mut self, park: Option<Duration>) -> io::Result<()> {
         self.move_backlog();
         let wait = park != Some(Duration::ZERO) && self.backlog.is_empty() && self.kernel.completion().is_empty();
         if !wait && self.kernel.submission().is_empty() && !self.kernel.submission().taskrun() {
@@ -313,15 +322,18 @@ impl Ring {
         }
     }
 
-    /// The next thing the kernel has done, or None when all is collected.
+    /// The next thing the kernel had done by the last [`Ring::enter`], or None when all of it is collected. What completes
+    /// since, because a full queue was submitted in between, waits for the next one: nothing newer is heard than was asked for.
     #[inline]
     pub fn next_completion(&mut self) -> Option<Completion> {
-        loop {
+        while self.ahead > 0 {
+            self.ahead -= 1;
             let entry = self.kernel.completion().next()?;
             if let Some(completion) = self.digest(&entry) {
                 return Some(completion);
             }
         }
+        None
     }
 
     #[inline]

@@ -187,7 +187,7 @@ fn drive(mut driver: Driver) -> Result<(), ShardFault> {
     }
 }
 
-fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Result<Driver> {
+pub(super) fn assemble(parts: Parts, mut ring: Ring, neighbours: Vec<OwnedFd>) -> io::Result<Driver> {
     ring.know_neighbours(neighbours);
     ring.watch_bell(parts.waker.as_fd().try_clone_to_owned()?);
     for listener in parts.listeners {

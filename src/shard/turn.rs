@@ -32,6 +32,9 @@ use super::ring::{Completion, ReceiveEnd, Ring};
 use super::upkeep::Survey;
 use super::{DriverSettings, Order};
 
+#[cfg(test)]
+mod tests;
+
 /// A shard's driver: everything it owns.
 pub(super) struct Driver {
     pub ring: Ring,
@@ -115,6 +118,7 @@ impl Driver {
     /// Takes in what the kernel, the other shards and other threads have brought, up to a turn's worth.
     fn collect(&mut self) {
         self.core.greetings_left = self.settings.handshakes_per_turn_max;
+        let orders = self.take_orders();
         if !self.is_held_back() {
             for _ in 0..self.held.len() {
                 let Some((slot, buffer)) = self.held.pop_front() else { break };
@@ -139,11 +143,22 @@ impl Driver {
         if let Some(store) = &mut self.store {
             store.drain(REPLIES_PER_TURN_MAX, &mut |reply| core.step(Event::Store(reply)));
         }
-        let mut orders = Vec::new();
-        self.inbox.drain(ORDERS_PER_TURN_MAX, &mut |order| orders.push(order));
         for order in orders {
             self.obey(order);
         }
+    }
+
+    /// Everything in the inbox, to be obeyed after what the other shards have said before it. Only revocations are obeyed at
+    /// once: whoever shows a token after its revocation was answered was heard by the last entry into the kernel at the
+    /// earliest, and by then the order was here. So no turn admits a token that an operator was told is of no use.
+    fn take_orders(&mut self) -> Vec<Order> {
+        let mut orders = Vec::new();
+        self.inbox.drain(self.inbox.len(), &mut |order| orders.push(order));
+        let (revocations, orders): (Vec<Order>, Vec<Order>) = orders.into_iter().partition(Order::is_revocation);
+        for revocation in revocations {
+            self.obey(revocation);
+        }
+        orders
     }
 
     /// Takes in a buffer, or keeps it for a later turn.
@@ -274,8 +289,11 @@ impl Driver {
 
     /// The peer has closed or reset the socket.
     fn lost(&mut self, slot: u32) {
+        let key = self.core.connections.key(slot);
         let connection = self.core.connections.at(slot);
-        if matches!(connection.phase, Phase::Open(_)) && !connection.flags.has(Flags::SHUT) {
+        let is_open = matches!(connection.phase, Phase::Open(_)) && !connection.flags.has(Flags::SHUT);
+        // An end is counted once: one that a close frame announced was.
+        if is_open && !self.core.engine.is_closing(key) {
             self.core.peers_lost += 1;
         }
         self.end(slot);
@@ -570,7 +588,6 @@ fn ip_of(peer: rustix::net::SocketAddrAny) -> Option<IpAddr> {
 const EVENTS_PER_TURN_MAX: u64 = 2_048;
 const MESH_PER_TURN_MAX: usize = 4_096;
 const REPLIES_PER_TURN_MAX: usize = 4_096;
-const ORDERS_PER_TURN_MAX: usize = 256;
 /// Frames and bytes of one flight.
 const FLIGHT_FRAMES_MAX: usize = 64;
 const FLIGHT_BYTES_MAX: usize = 256 << 10;

@@ -84,7 +84,7 @@ struct Link {
     resets: u32,
     /// What others had written before it was opened: all of it comes before the first `sync_done`.
     owed: Vec<(String, u64)>,
-    /// When it was opened the server had not noticed the end of the one before it, which may be told of what has aged.
+    /// When it was opened the server had not noticed the end of each one before it, which may be told of what has aged.
     shadowed: bool,
     /// Ends of the logs when `sync_done` was heard: what lies beyond comes without another word.
     floor: Option<BTreeMap<String, u64>>,
@@ -122,8 +122,8 @@ pub(super) struct Device {
     pub skipped: Vec<(String, u64, u64, String)>,
     pub drafts: Vec<Draft>,
     link: Option<Link>,
-    /// Its latest connection, also when that has ended.
-    former: Option<LineId>,
+    /// Its connections until now, but for those that the server knew to have ended when the latest was opened.
+    former: Vec<LineId>,
     asked: u64,
 }
 
@@ -146,7 +146,7 @@ impl Device {
             skipped: Vec::new(),
             drafts: Vec::new(),
             link: None,
-            former: None,
+            former: Vec::new(),
             asked: 0,
         }
     }
@@ -170,9 +170,10 @@ impl Device {
             return;
         }
         let owed = self.owed(node);
-        let shadowed = self.former.is_some_and(|former| node.line(former).server != Server::Closed);
+        self.former.retain(|former| node.line(*former).server != Server::Closed);
+        let shadowed = !self.former.is_empty();
         let line = node.connect(shard);
-        self.former = Some(line);
+        self.former.push(line);
         let (token, pass) = Pass::new(node, &self.user, good_ms);
         let data = json!({"token": token, "device_id": self.name, "acks": self.acks, "presence": self.curious});
         node.say(line, &json!({"type": "auth", "message_id": "auth", "data": data}));

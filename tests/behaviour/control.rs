@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::at_shards;
 use crate::support::http;
 use crate::support::server::API_KEY;
-use crate::support::{Client, Server, eventually, token};
+use crate::support::{Client, RawConnection, Server, eventually, frames, token};
 
 /// Every metric that operators may rely on (CONTRACT, "Metrics"), with its type.
 const METRICS: &[(&str, &str)] = &[
@@ -110,6 +110,21 @@ at_shards!(metrics_follow_the_traffic, |server| {
     alice.leave();
     at_least("corehub_connections_closed_total", "", 1.0);
     at_least("corehub_connection_seconds_count", "", 1.0);
+});
+
+// Whoever says goodbye and does not wait for the answer has not been lost as well.
+at_shards!(an_end_is_counted_once, |server| {
+    for number in 0..200 {
+        let mut connection = RawConnection::upgraded(server);
+        connection.send(&frames::masked(frames::FIN | frames::CLOSE, &1000_u16.to_be_bytes())).expect("it is connected");
+        if number % 2 == 0 {
+            connection.reset();
+        }
+    }
+    let count = |name: &str| server.metric(name, "shard");
+    eventually("all have been opened", || (server.metric("corehub_connections_opened_total", "") == 200.0).then_some(()));
+    eventually("all are gone", || (count("corehub_connections") == 0.0).then_some(()));
+    assert_eq!(server.metric("corehub_connections_closed_total", ""), 200.0);
 });
 
 at_shards!(the_key_opens_and_nothing_else_does, |server| {

@@ -175,6 +175,10 @@ impl Shard {
         let frame: Frame = self.encoder.push(&Push::PresenceUsers(vec![entry.clone()]), None);
         let mut shed = 0;
         let Some(session) = self.ready(key) else { return };
+        // What was on its way when the subscription ended comes too late.
+        if !session.watches.as_ref().is_some_and(|watches| watches.contains(&entry.user)) {
+            return;
+        }
         if session.outbox.push_keyed(Lane::Ephemeral, keep, frame, &mut shed) {
             turn.effects.dirty.push(key);
         }
@@ -199,8 +203,13 @@ impl Shard {
                 users
             }
             // A group's subscription is made of users; which ones the session does not know apart from its others.
-            PresenceTarget::Group(_) => session.watches.take().unwrap_or_default(),
+            PresenceTarget::Group(_) => session.watches.take().into_iter().flat_map(|watches| *watches).collect(),
         };
+        let kept: Vec<u64> = users.iter().map(|user| self.ephemeral_key("presence", user.as_str())).collect();
+        if let Some(session) = self.ready(key) {
+            // It would leave behind the ack.
+            kept.into_iter().for_each(|keep| session.outbox.withdraw(Lane::Ephemeral, keep));
+        }
         self.unwatch_all(address, users, turn);
         self.say(key, Lane::Reply, &Push::Ack(Ack::default()), request.as_ref(), turn);
     }
@@ -243,7 +252,7 @@ impl Shard {
         let watches_max = self.settings.presence_watches_max as usize;
         let Some(session) = self.ready(key) else { return Ok(()) };
         let watches = session.watches.get_or_insert_default();
-        let new: Vec<UserId> = users.iter().filter(|user| !watches.contains(user)).cloned().collect();
+        let new: Vec<UserId> = users.iter().filter(|user| !watches.contains(*user)).cloned().collect();
         if watches.len() + new.len() > watches_max {
             let text = format!("at most {watches_max} users can be watched by one connection");
             return Err(Fault::new(ErrorName::BadRequest, text));

@@ -161,3 +161,19 @@ fn a_message_must_be_complete_in_time() {
     assert_eq!(overdue.len(), 1);
     assert!(overdue[0].1 == slow && (29..=38).contains(&overdue[0].0), "{overdue:?}");
 }
+
+#[test]
+fn who_cannot_be_let_in_is_told_when_to_come_back() {
+    let mut core = core(false);
+    let key = enter(&mut core);
+    let claims = serde_json::json!({"sub": "alice", "exp": 2_000_000_000});
+    let secret = jsonwebtoken::EncodingKey::from_secret(&[7; 32]);
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &secret).unwrap();
+    let request = REQUEST.replace("Host: x\r\n", &format!("Host: x\r\nAuthorization: Bearer {token}\r\n"));
+    core.receive(key.slot, &mut request.into_bytes());
+    let asked = core.effects.store.pop().expect("what the session needs is read");
+    core.step(Event::StoreRefused { ticket: asked.ticket, retry_after_ms: 1 });
+    let close = said(&mut core, key);
+    assert_eq!(close[2..4], 4100u16.to_be_bytes());
+    assert_eq!(close[4..], *b"overloaded;retry_after_ms=1000");
+}

@@ -65,6 +65,26 @@ fn presence_is_told_to_those_who_watch() {
 }
 
 #[test]
+fn a_subscription_that_has_ended_tells_nothing_more() {
+    on_all_shards(|mut world| {
+        let ann = world.online("ann", "phone");
+        // Bob comes while it ends: a little earlier each time.
+        for delay_ms in 0..6 {
+            world.ask(ann, "subscribe_presence", json!({"user_ids": ["bob", "eve"]}));
+            let bob = world.auth("bob", "phone", json!({}));
+            world.node.run_ms(delay_ms);
+            let ack = world.ask(ann, "unsubscribe_presence", json!({"user_ids": ["bob"]}));
+            assert_eq!(ack["type"], "ack");
+            let late = world.node.line(ann).pushes().skip_while(|push| push["message_id"] != ack["message_id"]);
+            assert!(late.skip(1).all(|push| push["type"] != "presence"), "{:?}", world.node.line(ann).heard);
+            world.node.tear(bob);
+            world.settle();
+        }
+        world.end();
+    });
+}
+
+#[test]
 fn one_session_too_many_evicts_is_refused_or_replaces() {
     for (policy, closed) in [
         (SessionPolicy::EvictOldest, vec![(0, 4010), (1, 4010)]),

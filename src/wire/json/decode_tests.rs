@@ -389,7 +389,8 @@ fn random_damage_never_passes_what_serde_json_refuses() {
     ];
     let mut scratch = Scratch::new();
     let (mut accepted, mut refused) = (0, 0);
-    for seed in 0..20_000 {
+    const TEXTS: u64 = if cfg!(miri) { 100 } else { 20_000 };
+    for seed in 0..TEXTS {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut text = random.choice(&seeds).unwrap().clone().into_bytes();
         for _ in 0..random.usize(0..4) {
@@ -411,7 +412,7 @@ fn random_damage_never_passes_what_serde_json_refuses() {
             }
         }
     }
-    assert!(accepted > 3_000 && refused > 3_000, "{accepted} accepted, {refused} refused");
+    assert!(accepted > TEXTS / 7 && refused > TEXTS / 7, "{accepted} accepted, {refused} refused");
 }
 
 fn damage(text: &mut Vec<u8>, random: &mut fastrand::Rng) {

@@ -336,8 +336,9 @@ fn random_damage_never_panics() {
         "/ws?acks=1&device_id=a%20b",
         &["Sec-WebSocket-Protocol: corehub.v1.json, bearer.x", "Origin: https://good.example"],
     );
+    const HEADS: u64 = if cfg!(miri) { 60 } else { 20_000 };
     let mut outcomes = [0; 2];
-    for seed in 0..20_000 {
+    for seed in 0..HEADS {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut damaged = bytes.clone();
         for _ in 0..random.usize(1..4) {
@@ -350,5 +351,5 @@ fn random_damage_never_panics() {
         }
         outcomes[usize::from(parse(&damaged, &rules()).is_ok())] += 1;
     }
-    assert!(outcomes.iter().all(|count| *count > 1_000), "{outcomes:?}");
+    assert!(outcomes.iter().all(|count| *count > HEADS / 20), "{outcomes:?}");
 }

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -85,9 +85,9 @@ fn a_file_of_keys_is_read_again_when_it_changes() {
 
 #[test]
 fn an_issuer_is_asked_rarely_and_may_go_away() {
-    let issuer = Issuer::start();
     for shards in [1, 4] {
-        let before = issuer.asked.load(Ordering::Relaxed);
+        let issuer = Issuer::start();
+        let begun = Instant::now();
         let server = Server::start(shards, &config(&format!("http://{}/keys", issuer.address)));
         let mut neighbours = Neighbours::of(&server);
         let [_, (algorithm, kid, key), _] = keys();
@@ -97,11 +97,12 @@ fn an_issuer_is_asked_rarely_and_may_go_away() {
             assert_eq!(status(&server, sign(&named(algorithm, &format!("unknown-{index}")), &key)), 401);
         }
         std::thread::sleep(Duration::from_secs(3));
-        assert_eq!(issuer.asked.load(Ordering::Relaxed) - before, 1, "unknown names do not make it ask more than once a minute");
+        let asked = issuer.asked.load(Ordering::Relaxed) as u64;
+        let allowed = 1 + begun.elapsed().as_secs() / 60;
+        assert!((1..=allowed).contains(&asked), "asked {asked} times: unknown names make it ask at most once a minute");
         *issuer.answer.lock().expect("nobody panics with it") = None;
         assert_eq!(status(&server, good.clone()), 101, "the last good set stays in use");
         neighbours.assert_undisturbed("an issuer that is gone");
-        *issuer.answer.lock().expect("nobody panics with it") = Some(KEY_SET.to_owned());
     }
 }
 
@@ -113,7 +114,7 @@ fn an_issuer_that_answers_badly_gives_no_keys_and_is_asked_again() {
     let [_, (algorithm, kid, key), _] = keys();
     let good = sign(&named(algorithm, kid), &key);
     assert_eq!(status(&server, good.clone()), 401);
-    assert!(server.log().contains("there are no published keys yet"), "{}", server.log());
+    eventually("it is told", || server.log().contains("there are no published keys yet").then_some(()));
     *issuer.answer.lock().expect("nobody panics with it") = Some(KEY_SET.to_owned());
     eventually("it is asked again", || (status(&server, good.clone()) == 101).then_some(()));
 }
