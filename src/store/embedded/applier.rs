@@ -113,6 +113,7 @@ impl Applying {
 
     fn apply(&mut self, tables: &Tables, stretch: &Stretch) -> Result<(), String> {
         tables.wait_for_room(self.write_buffer_bytes);
+        tables.wait_for_tables().map_err(|error| error.to_string())?;
         self.rewriter.written(stretch.bytes, |space| stretch.removed(space));
         let mut batch = tables.database().batch().durability(Some(PersistMode::Buffer));
         pour(tables, &mut batch, &stretch.rows);
@@ -126,6 +127,9 @@ impl Applying {
         stretch.heads.iter().for_each(|(number, head)| tables.heads().moved(*number, *head));
         if let Some(notes) = &mut self.notes {
             notes.written(stretch.number, &stretch.changes);
+        }
+        if self.number == self.checkpoint {
+            self.persisted_at = Instant::now();
         }
         self.number = stretch.number;
         self.unpersisted_bytes += stretch.bytes;
@@ -171,7 +175,8 @@ pub fn replay(tables: &Tables, found: &Found, mark: Mark, write_buffer_bytes: u6
         let mut batch = tables.database().batch().durability(Some(PersistMode::Buffer));
         pour(tables, &mut batch, &stretch.rows);
         notes.write(tables, &mut batch, stretch.number, &stretch.changes);
-        let mark = Mark { number: stretch.number, previous: *previous, synced: found.checkpoint };
+        // Tools write to the tables without the log: it may be behind them.
+        let mark = Mark { number: stretch.number.max(mark.number), previous: *previous, synced: found.checkpoint };
         batch.insert(tables.keyspace(Space::Meta), MARK, mark.encode());
         batch.commit().map_err(Trouble::from)?;
         *previous = stretch.number;
@@ -187,7 +192,6 @@ pub fn replay(tables: &Tables, found: &Found, mark: Mark, write_buffer_bytes: u6
     if stretch.number > 0 {
         put(stretch, &mut previous)?;
     }
-    // Tools write to the tables without the log.
     Ok(previous.max(mark.number))
 }
 
@@ -233,7 +237,7 @@ fn pour(tables: &Tables, batch: &mut OwnedWriteBatch, rows: &Rows) {
 
 const TEND_EVERY: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 250 });
 /// How long commits gather while nobody waits for them: together they cost the tables less.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(if cfg!(test) { 5_000 } else { 5 });
 /// When the tables are to be on disk: the log keeps about so much, and a start reads it.
 const UNPERSISTED_BYTES_MAX: usize = 8 << 20;
 const PERSIST_EVERY: Duration = Duration::from_secs(2);

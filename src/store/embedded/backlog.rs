@@ -149,11 +149,7 @@ impl Backlog {
     /// # Errors
     /// Why nothing is applied any more.
     pub fn wait_for_room(&self) -> Result<(), String> {
-        let has_room = |state: &State| state.next.bytes < BYTES_MAX;
-        if self.state().failed.is_none() && has_room(&self.state()) {
-            return Ok(());
-        }
-        self.wait_until(has_room)
+        self.wait_until(|state| state.next.bytes < BYTES_MAX)
     }
 
     /// Waits until everything acknowledged by now is in the tables.
@@ -170,14 +166,17 @@ impl Backlog {
 
     fn wait_until(&self, is_so: impl Fn(&State) -> bool) -> Result<(), String> {
         let mut state = self.state();
+        if state.failed.is_none() && is_so(&state) {
+            return Ok(());
+        }
         state.waiting += 1;
         self.added.notify_one();
         let ended = loop {
-            if is_so(&state) {
-                break Ok(());
-            }
             if let Some(reason) = &state.failed {
                 break Err(reason.clone());
+            }
+            if is_so(&state) {
+                break Ok(());
             }
             state = self.applied_more.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
@@ -201,6 +200,10 @@ impl Backlog {
         state.applier = Applier::Busy;
         let stretch = Arc::new(std::mem::take(&mut state.next));
         state.under_way = Some(stretch.clone());
+        if state.waiting > 0 {
+            // There is room again.
+            self.applied_more.notify_all();
+        }
         Work::Apply(stretch, state.unsynced.take())
     }
 

@@ -193,11 +193,6 @@ impl Draft<'_> {
         self.stretch(space, prefix, end)
     }
 
-    /// True when a record is not what the tables say.
-    pub fn is_newer(&self, space: Space, key: &Slice) -> bool {
-        self.ledger.pending[space as usize].contains_key(key) || self.ledger.backlog.get(space, key).is_some()
-    }
-
     /// The conversation, when there is one. `head` is where its owner believes the log to end.
     pub fn conversation(&mut self, id: &ConversationId, head: Option<Seq>) -> Result<Option<Conversation>, Trouble> {
         if let Some(known) = self.ledger.conversations.get(id) {

@@ -53,8 +53,10 @@ impl Mark {
 /// What is to be there when the database is opened.
 #[derive(Clone, Copy, Debug)]
 pub enum Keep {
-    /// Everything readable, which has to be everything up to this commit.
+    /// Everything readable, which has to be everything up to this commit. For folders without a commit log.
     All { synced: u64 },
+    /// Everything up to this commit. The commit log has what follows, and whether that is on disk here nobody knows.
+    UpTo(u64),
     /// What a salvage has left.
     Salvaged,
 }
@@ -72,58 +74,88 @@ pub enum JournalFault {
 
 /// Cuts what must not be replayed from the journals in `folder`; returns how many bytes that were.
 pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
-    let (mut last, mut synced, mut order) = (0, 0, 0);
-    let known = match keep {
-        Keep::All { synced } => synced,
+    let (known, logged) = match keep {
+        Keep::All { synced } => (synced, false),
+        Keep::UpTo(number) => (number, true),
         Keep::Salvaged => return Ok(0),
     };
-    let mut cut: Option<(usize, u64)> = None;
-    let mut short: Option<usize> = None;
+    let (mut last, mut order) = (0, 0);
+    let mut cut: Option<Cut> = None;
+    // Of batches behind the cut.
+    let mut behind: Vec<Mark> = Vec::new();
     let journals = journals(folder).map_err(|source| JournalFault::Io { path: folder.to_owned(), source })?;
-    for (place, path) in journals.iter().enumerate() {
+    'journals: for (place, path) in journals.iter().enumerate() {
         let io = |source| JournalFault::Io { path: path.clone(), source };
         let mut scan = Scan::open(path, order).map_err(io)?;
         loop {
             let batch = scan.batch().map_err(|source| scan_fault(path, scan.begun, source))?;
             let Some(mark) = batch else { break };
             let Some(mark) = mark else { continue };
-            synced = synced.max(mark.synced);
-            if cut.is_none() {
-                if last > 0 && mark.previous > last {
-                    // A journal that ends too early between two commits looks whole; the numbers tell.
-                    cut = Some((place, scan.begun));
-                    short = Some(if scan.begun == 0 { place.saturating_sub(1) } else { place });
-                } else {
-                    last = last.max(mark.number);
-                }
+            let gap = last > 0 && mark.previous > last;
+            if cut.is_none() && logged && mark.number > known && (!gap || last >= known) {
+                cut = Some(Cut { place, at: scan.begun, kind: CutKind::Known });
+                // Whatever follows goes.
+                break 'journals;
+            }
+            if cut.is_none() && gap {
+                // A journal that ends too early between two commits looks whole; the numbers tell.
+                let short = if scan.begun == 0 { place.saturating_sub(1) } else { place };
+                cut = Some(Cut { place, at: scan.begun, kind: CutKind::Short(short) });
+            }
+            match cut {
+                Some(_) => behind.push(mark),
+                None => last = last.max(mark.number),
             }
         }
         order = scan.order;
         if !scan.rest_is_empty().map_err(io)? {
-            cut = cut.or(Some((place, scan.begun)));
-            synced = synced.max(scan.synced_in_rest().map_err(io)?);
+            cut = cut.or(Some(Cut { place, at: scan.begun, kind: CutKind::Broken }));
+            behind.extend(scan.marks_in_rest().map_err(io)?);
         }
     }
+    let is_known = cut.is_some_and(|cut| matches!(cut.kind, CutKind::Known));
     // What follows the last commit of these is the next one. Without any, those in question may lie in tables, which is seen when
     // they are open.
-    if last > 0 && last < known {
-        synced = synced.max(known);
-        if let (None, Some(path)) = (cut, journals.last()) {
-            return Err(JournalFault::EndsEarly { path: path.clone(), last, synced: known });
-        }
+    let lacks = |mark: &Mark| match logged {
+        false => mark.synced > last,
+        // Of those behind a break some were known to be on disk, or are just behind some that were.
+        true => mark.number <= known || (1..=known).contains(&mark.previous),
+    };
+    let missing = last > 0 && last < known || !is_known && (last < known || !logged) && behind.iter().any(lacks);
+    if missing {
+        let synced = behind.iter().map(|mark| mark.synced).filter(|_| !logged).max().unwrap_or(0).max(known);
+        return Err(match (cut, journals.last()) {
+            (Some(Cut { kind: CutKind::Short(place), .. }), _) => {
+                JournalFault::EndsEarly { path: journals[place].clone(), last, synced }
+            }
+            (Some(cut), _) if !is_known => JournalFault::Damaged { path: journals[cut.place].clone(), at: cut.at },
+            (_, newest) => JournalFault::EndsEarly { path: newest.cloned().unwrap_or_else(|| folder.to_owned()), last, synced },
+        });
     }
-    let Some((place, at)) = cut else { return Ok(0) };
-    if synced > last {
-        if let Some(short) = short {
-            return Err(JournalFault::EndsEarly { path: journals[short].clone(), last, synced });
-        }
-        return Err(JournalFault::Damaged { path: journals[place].clone(), at });
-    }
+    let Some(Cut { place, at, .. }) = cut else { return Ok(0) };
     let mut bytes = 0;
     for (path, at) in journals[place..].iter().zip([at].into_iter().chain(std::iter::repeat(0))) {
         bytes += truncate(path, at).map_err(|source| JournalFault::Io { path: path.clone(), source })?;
     }
     Ok(bytes)
+}
+
+/// Where journals are cut: everything from there on goes.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// Of the journal.
+    place: usize,
+    at: u64,
+    kind: CutKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum CutKind {
+    /// What follows is in the commit log.
+    Known,
+    /// Something is missing at the end of this journal.
+    Short(usize),
+    Broken,
 }
 
 /// The keys of all records in whole batches, of whatever table.
@@ -268,25 +300,25 @@ impl Scan {
         }
     }
 
-    /// The furthest that any whole batch behind an unreadable place says to have been on disk.
-    fn synced_in_rest(&mut self) -> io::Result<u64> {
+    /// The marks of whole batches behind an unreadable place.
+    fn marks_in_rest(&mut self) -> io::Result<Vec<Mark>> {
         let mut rest = Vec::new();
         self.reader.seek(SeekFrom::Start(self.begun))?;
         self.reader.read_to_end(&mut rest)?;
-        let (mut at, mut synced) = (1, 0);
+        let (mut at, mut marks) = (1, Vec::new());
         while let Some(start) = rest.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == START)) {
             at += start;
             self.items.clear();
             let mut reader = &rest[at..];
             match read_batch(&mut reader, &mut self.items, rest.len() as u64) {
                 Ok(batch) => {
-                    synced = synced.max(batch.mark.unwrap_or_default().synced);
+                    marks.extend(batch.mark);
                     at += batch.bytes as usize;
                 }
                 Err(_) => at += 1,
             }
         }
-        Ok(synced)
+        Ok(marks)
     }
 }
 

@@ -27,6 +27,7 @@ mod prune;
 mod read;
 mod removal;
 mod rewrite;
+mod room;
 mod search;
 mod tables;
 mod tools;
@@ -62,6 +63,7 @@ use journal::{Keep, MARK, Mark};
 use keyring::Keyring;
 use open::Folder;
 use prune::Sweep;
+use room::Room;
 use search::{IndexSettings, Indexing, Notes, Search};
 use tables::{Look, Space, Tables, Trouble, Tuning};
 
@@ -125,6 +127,7 @@ pub struct EmbeddedBackend {
     number: u64,
     acknowledged: Acknowledged,
     failed: Option<Failed>,
+    room: Room,
     /// First uses from before no longer count, whatever a write says; None until that was said.
     first_uses_before: Option<Millis>,
     sweep: Sweep,
@@ -253,6 +256,7 @@ impl EmbeddedBackend {
             number,
             acknowledged,
             failed: None,
+            room: Room::new(folder.path()),
             first_uses_before: None,
             sweep: Sweep::default(),
             indexing,
@@ -379,7 +383,7 @@ fn open_store(
 ) -> Result<Opened, StoreOpenFault> {
     let log_fault = |fault| StoreOpenFault::CommitLog { fault };
     let found = commit_log::find(&folder.log(), acknowledged, kept_max).map_err(log_fault)?;
-    let keep = Keep::All { synced: found.checkpoint };
+    let keep = if found.exists() { Keep::UpTo(found.checkpoint) } else { Keep::All { synced: found.checkpoint } };
     let (tables, mark) = open_tables(folder, settings, keyring, first_uses_since, keep)?;
     folder.sync()?;
     if mark.number < found.checkpoint {
@@ -518,6 +522,11 @@ impl Backend for EmbeddedBackend {
             outcomes.extend(writes.drain(..).map(|_| Err(fault.clone())));
             return;
         }
+        if let Some(reason) = self.room.refusal() {
+            let fault = StoreFault::Unavailable(reason.to_owned());
+            outcomes.extend(writes.drain(..).map(|_| Err(fault.clone())));
+            return;
+        }
         let begun = outcomes.len();
         {
             let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
@@ -579,7 +588,8 @@ impl Backend for EmbeddedBackend {
         }
         // With the next commit it comes to disk, or with the next start it is found out again.
         let noted = self.log.note(self.shared.backlog.checkpoint());
-        let synced = if self.settings.durability == Durability::Memory { self.log.sync() } else { Ok(()) };
+        let synced = if self.log.synced() < self.number { self.log.sync() } else { Ok(()) };
+        self.log.tend();
         if let Err(error) = noted.and(synced) {
             self.fail(format!("the commit log takes nothing: {error}"));
             return;

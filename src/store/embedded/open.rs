@@ -176,6 +176,10 @@ impl Folder {
         path.join(FORMAT).exists()
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the database lies.
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)

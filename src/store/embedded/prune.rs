@@ -100,7 +100,7 @@ impl Sweep {
             }
             // What is damaged stays: whoever needs it is to be told.
             if FirstUse::decode(&key, &bytes).is_ok_and(|first| first.created_at < before)
-                && !draft.is_newer(Space::FirstUses, &key)
+                && draft.get(Space::FirstUses, &key)?.is_some_and(|now| now == bytes)
             {
                 draft.delete(Space::FirstUses, key);
                 expired += 1;

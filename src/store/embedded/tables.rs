@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use fjall::compaction::Leveled;
 use fjall::compaction::filter::{CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict};
-use fjall::{Database, DatabaseBuilder, Iter, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
+use fjall::{
+    AbstractTree, Database, DatabaseBuilder, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice, Snapshot,
+};
 
 use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
 use super::heads::Heads;
@@ -279,6 +281,20 @@ impl Tables {
         }
     }
 
+    /// Waits while the database would make a batch wait, which it does without a look at its own end.
+    ///
+    /// # Errors
+    /// When the database has ended: its disk has failed.
+    pub fn wait_for_tables(&self) -> fjall::Result<()> {
+        let is_held_up =
+            |keyspace: &Keyspace| keyspace.tree.sealed_memtable_count() >= SEALED_MAX || keyspace.tree.l0_run_count() >= RUNS_MAX;
+        while self.keyspaces.iter().any(is_held_up) {
+            self.database.persist(PersistMode::Buffer)?;
+            std::thread::sleep(WAIT);
+        }
+        Ok(())
+    }
+
     /// Tells one opening from another.
     pub fn opening(&self) -> u64 {
         self.opening
@@ -476,6 +492,9 @@ static OPENINGS: AtomicU64 = AtomicU64::new(0);
 
 const WAIT: Duration = Duration::from_millis(1);
 const WAITS_MAX: usize = 10;
+/// From one more memory that is to become a table, and from some more unsorted tables, the database waits by itself.
+const SEALED_MAX: usize = 3;
+const RUNS_MAX: usize = 28;
 const WORKER_NICENESS: i32 = 5;
 /// Small enough that a merging takes little time: meanwhile nothing moves from memory to tables.
 const TABLE_BYTES: u64 = 16 << 20;

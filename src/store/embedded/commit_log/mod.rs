@@ -18,7 +18,7 @@ use std::sync::Arc;
 use fjall::Slice;
 
 use super::tables::Space;
-use frame::{FRAMES_AT, FrameHead, FrameWriter, Kind, SegmentHead};
+use frame::{FRAME_HEAD_BYTES, FRAMES_AT, FrameHead, FrameWriter, Kind, SegmentHead};
 
 pub use frame::Record;
 #[cfg(test)]
@@ -37,6 +37,8 @@ pub struct CommitLog {
     free: Vec<u64>,
     next_file: u64,
     frame: FrameWriter,
+    /// Of the last frame.
+    frame_bytes: u64,
     /// The last commit that was written, the last that is on disk.
     written: u64,
     synced: u64,
@@ -80,6 +82,7 @@ impl CommitLog {
             next_file: next_file + u64::from(file.is_none()),
             free,
             frame: FrameWriter::default(),
+            frame_bytes: 0,
             written: base,
             synced: base,
             durable_checkpoint: base,
@@ -87,7 +90,7 @@ impl CommitLog {
             #[cfg(test)]
             fails: false,
         };
-        log.keep_few_files();
+        log.tend();
         Ok(log)
     }
 
@@ -116,10 +119,13 @@ impl CommitLog {
             self.frame.changes(changes);
         }
         self.put(Kind::Commit, checkpoint)?;
+        let begun = self.active.at - self.frame_bytes;
         self.written += 1;
         self.active.last = self.written;
-        if sync {
-            self.sync()?;
+        if sync && let Err(error) = self.sync() {
+            // Whoever comes after a kill is not to find what was refused. If not even that can be written, it may come back.
+            let _ = self.active.file.write_all_at(&[0; FRAME_HEAD_BYTES], begun);
+            return Err(error);
         }
         Ok(self.written)
     }
@@ -161,7 +167,8 @@ impl CommitLog {
         let head = FrameHead { kind, number, synced: self.synced, checkpoint, bytes: 0 };
         let bytes = self.frame.end(&head, self.active.head.salt);
         self.active.file.write_all_at(bytes, self.active.at)?;
-        self.active.at += bytes.len() as u64;
+        self.frame_bytes = bytes.len() as u64;
+        self.active.at += self.frame_bytes;
         self.written_checkpoint = checkpoint;
         Ok(())
     }
@@ -186,11 +193,10 @@ impl CommitLog {
         while self.older.front().is_some_and(|segment| segment.last <= self.durable_checkpoint) {
             self.free.extend(self.older.pop_front().map(|segment| segment.number));
         }
-        self.keep_few_files();
     }
 
-    /// A burst, or many starts, may have left more of them than are of use.
-    fn keep_few_files(&mut self) {
+    /// To be called now and then: a burst may have left more files than are of use.
+    pub fn tend(&mut self) {
         while self.free.len() > FREE_FILES_MAX {
             if let Some(number) = self.free.pop() {
                 // It is tried again when the store is opened.

@@ -83,6 +83,11 @@ impl Found {
         self.segments.last().map_or(0, |segment| segment.head.sequence)
     }
 
+    /// True when there is a log; a folder of an older format has none.
+    pub fn exists(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
     /// True when the tables may lack something.
     pub fn has_commits(&self) -> bool {
         !self.steps.is_empty()
@@ -196,8 +201,13 @@ pub fn salvage(folder: &Path, acknowledged: u64) -> Result<(Found, Vec<String>),
     for number in &found.files {
         let path = path(folder, *number);
         let aside = path.with_extension("log.damaged");
-        std::fs::copy(&path, aside).map_err(|source| CommitLogFault::Io { path, source })?;
+        // Nobody would open a log again that has a segment without a head.
+        let put = if unreadable.contains(&path) { std::fs::rename(&path, aside) } else { std::fs::copy(&path, aside).map(drop) };
+        put.map_err(|source| CommitLogFault::Io { path, source })?;
     }
+    found.files.retain(|number| !unreadable.contains(&path(folder, *number)));
+    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| CommitLogFault::Io { path: folder.to_owned(), source })?;
     found.free = found.unneeded();
     Ok((found, told))
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fjall::OwnedWriteBatch;
+use fjall::{OwnedWriteBatch, PersistMode};
 
 use super::Search;
 use super::changes::{self, Change, EXTENT, Extent};
@@ -42,7 +42,9 @@ impl Notes {
             batch.insert(lists, changes::key(*number), changes::encode(changed));
         }
         let done = self.search.indexed.load(Ordering::Acquire).max(commit.saturating_sub(COMMITS_MAX));
-        self.since = done.min(self.extent.since + TRIMMED_AT_ONCE).max(self.extent.since);
+        // More than come, or they would be ever more.
+        let some = TRIMMED_AT_ONCE + 2 * (commit - self.extent.until.min(commit));
+        self.since = done.min(self.extent.since + some).max(self.extent.since);
         for trimmed in self.extent.since + 1..=self.since {
             batch.remove(lists, changes::key(trimmed));
         }
@@ -93,7 +95,8 @@ pub fn clear(tables: &Tables) -> Result<(), Trouble> {
             batch.remove(lists, guard.key()?);
         }
         if batch.is_empty() {
-            return Ok(());
+            // A power cut that brought it back would make lists look whole that lack what comes now.
+            return Ok(tables.database().persist(PersistMode::SyncAll)?);
         }
         batch.commit()?;
     }

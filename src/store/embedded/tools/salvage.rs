@@ -62,7 +62,8 @@ impl Workbench {
             }
         };
         let synced = found.checkpoint;
-        if let Err(fault) = journal::mend(&database, Keep::All { synced }) {
+        let keep = if found.exists() { Keep::UpTo(synced) } else { Keep::All { synced } };
+        if let Err(fault) = journal::mend(&database, keep) {
             told.push(fault.to_string());
             told.extend(journal::salvage(&database, synced).map_err(journal_fault)?);
         }
@@ -149,22 +150,43 @@ impl Salvage<'_> {
         Ok(uses_lost)
     }
 
-    /// Brings over what the log holds. Of commits up to `newest`, which the tables had, only what is missing now.
+    /// Brings over what the log holds. Of commits up to `newest`, which the tables had, only what is missing now, as the last of
+    /// them left it.
     fn log(&self, found: &Found, newest: u64) -> Result<(), Replaying> {
+        let mut older: BTreeMap<(usize, Slice), Option<Slice>> = BTreeMap::new();
         found.replay(|number, records| -> Result<(), Replaying> {
-            self.target.wait_for_room(self.buffer_bytes);
-            let mut batch = self.target.database().batch().durability(Some(PersistMode::Buffer));
+            let mut newer = self.target.database().batch().durability(Some(PersistMode::Buffer));
             for record in records {
-                match record {
-                    Record::Put(space, key, value) if number > newest || self.target.get(space, &key)?.is_none() => {
-                        batch.insert(self.target.keyspace(space), key, value);
-                    }
-                    Record::Delete(space, key) if number > newest => batch.remove(self.target.keyspace(space), key),
-                    Record::Put(..) | Record::Delete(..) | Record::Changes(_) => {}
+                let (space, key, value) = match record {
+                    Record::Put(space, key, value) => (space, key, Some(value)),
+                    Record::Delete(space, key) => (space, key, None),
+                    Record::Changes(_) => continue,
+                };
+                match value {
+                    value if number <= newest => drop(older.insert((space as usize, key), value)),
+                    Some(value) => newer.insert(self.target.keyspace(space), key, value),
+                    None => newer.remove(self.target.keyspace(space), key),
                 }
             }
-            Ok(batch.commit().map_err(Trouble::from)?)
-        })
+            if number > newest {
+                self.missing(std::mem::take(&mut older))?;
+            }
+            self.target.wait_for_room(self.buffer_bytes);
+            Ok(newer.commit().map_err(Trouble::from)?)
+        })?;
+        Ok(self.missing(older)?)
+    }
+
+    fn missing(&self, rows: BTreeMap<(usize, Slice), Option<Slice>>) -> Result<(), Trouble> {
+        let mut pieces: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
+        for ((space, key), value) in rows {
+            if let Some(value) = value
+                && self.target.get(Space::ALL[space], &key)?.is_none()
+            {
+                pieces.entry(space).or_default().push((key, value));
+            }
+        }
+        pieces.into_iter().try_for_each(|(space, piece)| self.put(Space::ALL[space], piece))
     }
 
     /// In one go when all of it can be read, else key by key.
