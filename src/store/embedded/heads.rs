@@ -1,10 +1,10 @@
 //! Owns a bounded memory of where logs end, so that whoever connects need not have every log of theirs searched for its end.
-//! Never guesses: what is not here is read from the tables. Shared by the writer, who keeps it true, and the readers, who fill
+//! Never guesses: what is not here is read from the tables. Shared by the applier, who keeps it true, and the readers, who fill
 //! it; without a lock.
 //!
-//! Conversations are numbered one after the other, so a number's low bits are its place. The writer stores after every commit
-//! and before its replies; readers only fill places that are empty. A place never becomes empty again, so what a reader found
-//! before the writer came can never replace what the writer knows.
+//! Conversations are numbered one after the other, so a number's low bits are its place. The applier stores when commits are in
+//! the tables and before readers that wait for them go on; readers only fill places that are empty. A place never becomes empty
+//! again, so what a reader found before the applier came can never replace what the applier knows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

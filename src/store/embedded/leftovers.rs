@@ -1,7 +1,7 @@
 //! Owns the end of what the database has replaced: memory that has been written to tables, tables that were merged into others.
 //! To free many thousands of records or to remove a large file takes tens of milliseconds, and the database does both under a
-//! lock that every commit and every read waits for. Whoever holds on to them a little longer lets them end beside all that.
-//! Never looks into them. The writer's thread holds them, a thread of its own lets them go.
+//! lock that every batch and every read waits for. Whoever holds on to them a little longer lets them end beside all that.
+//! Never looks into them. The applier's thread holds them, a thread of its own lets them go.
 
 use std::any::Any;
 use std::path::Path;

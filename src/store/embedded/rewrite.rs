@@ -2,7 +2,7 @@
 //! does so by itself only where new entries press the removed ones down, and removals alone weigh next to nothing.
 //!
 //! Never begins while more is being written than memory can hold until it ends, since nothing else is moved to tables meanwhile.
-//! One rewriting at a time, on a thread of its own (`store-rewriter`); the rest lives on the writer's.
+//! One rewriting at a time, on a thread of its own (`store-rewriter`); the rest lives on the applier's.
 
 use std::cell::RefCell;
 use std::sync::Arc;

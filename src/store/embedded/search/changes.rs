@@ -1,5 +1,6 @@
 //! Owns what a commit of the store leaves for the indexer: which messages it has appended or recalled, as a list by number of the
-//! commit, in the same batch. Never holds anything of a message. The writer adds and trims, the indexer reads. Pure.
+//! commit, in its frame of the commit log and in the batch that brings it to the tables. Never holds anything of a message. The
+//! writer makes lists, the applier adds and trims, the indexer reads. Pure.
 
 use fjall::Slice;
 

@@ -1,5 +1,5 @@
-//! Owns searching by index: what is known of the index's state, shared by three sides. The writer says what it has appended, the
-//! indexer says what can be found by the index, a reader asks which part of each log is left to look through.
+//! Owns searching by index: what is known of the index's state, shared by three sides. The applier says what has come to the
+//! tables, the indexer what can be found by the index, a reader asks which part of each log is left to look through.
 //!
 //! Never an authority: a hit is believed when the log says so, and without an index everything is looked through. Nobody holds
 //! the lock while waiting for a disk.
