@@ -35,6 +35,11 @@ pub trait Backend: Send {
         Ok(0)
     }
 
+    /// True when a commit costs as much with little in it as with much: then they are kept a little apart while many come.
+    fn is_paced(&self) -> bool {
+        false
+    }
+
     /// Called a few times a second, busy or idle: what is to be done without being asked, such as trying a failed disk again.
     fn tend(&mut self) {}
 }
@@ -63,6 +68,10 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
 
     fn expire(&mut self, first_uses_before: Millis, entries_max: usize) -> Result<usize, StoreFault> {
         (**self).expire(first_uses_before, entries_max)
+    }
+
+    fn is_paced(&self) -> bool {
+        (**self).is_paced()
     }
 
     fn tend(&mut self) {

@@ -142,7 +142,7 @@ pub fn spawn(parts: StoreParts) -> io::Result<Store> {
     let upkeep = Upkeep::new(retention.clone(), settings.dedupe_window_ms);
     let batch_requests = settings.batch_requests;
     let tended_at = Instant::now();
-    let pace = Pace::new();
+    let pace = Pace::new(backend.is_paced());
     let writer = Writer {
         backend,
         receiver: writer_receiver,
@@ -248,6 +248,7 @@ impl Writer {
 /// Keeps commits a little apart while there is much to write: each costs its writer, the disk and every shard that waits for it
 /// the same, however little it holds. What comes alone is never held up.
 struct Pace {
+    is_wanted: bool,
     begun: Instant,
     /// Since when requests are counted, how many there were, and whether they were many the last time.
     counted_since: Instant,
@@ -256,14 +257,15 @@ struct Pace {
 }
 
 impl Pace {
-    fn new() -> Pace {
+    fn new(is_wanted: bool) -> Pace {
         let now = Instant::now();
-        Pace { begun: now, counted_since: now, requests: 0, is_busy: false }
+        Pace { is_wanted, begun: now, counted_since: now, requests: 0, is_busy: false }
     }
 
     /// Until the next commit may begin.
     fn rest(&self) {
-        if self.is_busy
+        if self.is_wanted
+            && self.is_busy
             && let Some(rest) = COMMIT_EVERY.checked_sub(self.begun.elapsed())
         {
             std::thread::sleep(rest);

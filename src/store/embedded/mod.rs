@@ -578,6 +578,10 @@ impl Backend for EmbeddedBackend {
         })
     }
 
+    fn is_paced(&self) -> bool {
+        self.settings.durability == Durability::Commit
+    }
+
     fn tend(&mut self) {
         if self.recover().is_err() {
             return;
