@@ -117,6 +117,7 @@ fn full(limits: &Limits) -> Vec<MemoryLine> {
         line("requests in the store", message + STORE_REQUEST_BYTES, limits.engine.store_requests_max, false),
         line("write buffers of the store", limits.store.write_buffer_bytes, WRITE_BUFFERS, true),
         line("batch being committed", message, limits.store.batch_messages_max, true),
+        line("commits on their way to tables", BACKLOG_BYTES, usize::from(limits.store.write_buffer_bytes > 0), true),
         // Payloads that envelopes refer to; most are also in an outbox.
         line("payloads between shards", message, limits.mesh_capacity * usize::from(limits.shards - 1), false),
     ]
@@ -126,6 +127,8 @@ fn entry(taken: Taken, what: &'static str, each: usize, count: usize, shared: bo
     MemoryLine { what, taken, each_bytes: each as u64, count: count as u64, shared }
 }
 
+/// What waits to be brought to tables and what is being brought there, at most.
+const BACKLOG_BYTES: usize = 16 << 20;
 /// `struct io_uring_sqe` and its index.
 const SUBMISSION_BYTES: usize = 64 + 4;
 /// `struct io_uring_cqe`.

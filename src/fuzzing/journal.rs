@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::folder::Folder;
 use super::input::Input;
 use crate::store::embedded::journal::{JournalFault, Keep, MARK, Mark, mend};
 
@@ -24,11 +24,12 @@ pub fn check(input: &[u8]) {
     }
     let folder = Folder::new();
     for (place, bytes) in journals.files.iter().enumerate() {
-        std::fs::write(folder.journal(place), bytes).expect("a temporary folder is writable");
+        std::fs::write(journal(&folder.path, place), bytes).expect("a temporary folder is writable");
     }
     let mended = mend(&folder.path, keep);
-    let after: Vec<Vec<u8>> =
-        (0..journals.files.len()).map(|place| std::fs::read(folder.journal(place)).expect("no journal is removed")).collect();
+    let after: Vec<Vec<u8>> = (0..journals.files.len())
+        .map(|place| std::fs::read(journal(&folder.path, place)).expect("no journal is removed"))
+        .collect();
     match mended {
         Ok(cut) => journals.judge(&after, cut, keep),
         Err(JournalFault::Damaged { .. }) => {
@@ -190,33 +191,9 @@ fn item(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.extend(value);
 }
 
-/// A folder that is gone when the input has been judged; in memory where the system has such a place.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let name = format!("corehub-fuzz-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = base.join(name);
-        std::fs::create_dir(&path).expect("a temporary folder can be made");
-        Folder { path }
-    }
-
-    fn journal(&self, place: usize) -> PathBuf {
-        self.path.join(format!("{place}.jnl"))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Left behind it costs nobody anything.
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
-}
-
 const BYTES_MAX: usize = 1 << 18;
 const FILES_MAX: usize = 3;
+
+fn journal(folder: &Path, place: usize) -> PathBuf {
+    folder.join(format!("{place}.jnl"))
+}

@@ -5,9 +5,11 @@
 //! Never part of a release: compiled for tests and with the feature `fuzzing` only. Lives on whichever thread runs it.
 
 pub mod commands;
+pub mod commit_log;
 pub mod configuration;
 pub mod encode;
 pub mod envelope;
+mod folder;
 pub mod fragments;
 pub mod frames;
 mod input;

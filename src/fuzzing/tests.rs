@@ -35,6 +35,7 @@ macro_rules! fuzzers {
 // How many mutations a plain test run tries: about a second each.
 fuzzers! {
     commands: 300,
+    commit_log: 1_500,
     configuration: 4_000,
     encode: 10_000,
     envelope: 10_000,

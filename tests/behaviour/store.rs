@@ -141,17 +141,17 @@ fn a_damaged_folder_is_repaired_only_when_told_to() {
         server.signal(rustix::process::Signal::KILL);
         server.wait_for_exit();
     }
-    let journal = data.join("store/0.jnl");
+    let journal = data.join("log/0.log");
     let mut bytes = std::fs::read(&journal).expect("readable");
     let at = bytes.windows(3).position(|window| window == b"m20").expect("it was written");
     bytes[at + 1] ^= 1;
     std::fs::write(&journal, &bytes).expect("writable");
     for _ in 0..2 {
         let refusal = Server::try_start_in(1, "", &data).err().expect("it is damaged");
-        assert!(refusal.status.code() == Some(1) && refusal.log.contains("0.jnl"), "{}", refusal.log);
+        assert!(refusal.status.code() == Some(1) && refusal.log.contains("0.log"), "{}", refusal.log);
         assert!(refusal.log.contains("corehub store check --repair"), "{}", refusal.log);
         let checked = store(&["check"], &data);
-        assert!(checked.status.code() == Some(1) && text(&checked.stderr).contains("0.jnl"), "{}", text(&checked.stderr));
+        assert!(checked.status.code() == Some(1) && text(&checked.stderr).contains("0.log"), "{}", text(&checked.stderr));
     }
     let repaired = store(&["check", "--repair"], &data);
     let told = text(&repaired.stdout);

@@ -297,6 +297,7 @@ const CONFIG: &str = r#"
 [store]
 write_buffer_bytes = "1MiB"
 cache_bytes = "1MiB"
+search = false
 
 [limits]
 connects_per_second = 0

@@ -196,9 +196,9 @@ fn figures(report: &mut Report, costs: &[Costs; 3]) {
         ("small_all_cpu_us", "the same and writing tables, groups of 2", "µs", |costs| &costs.all_cpu_us),
         ("usual_all_cpu_us", "the same and writing tables, usual groups", "µs", |costs| &costs.all_cpu_us),
         ("large_all_cpu_us", "the same and writing tables, large group", "µs", |costs| &costs.all_cpu_us),
-        ("small_written_bytes", "journal per message, groups of 2", "bytes", |costs| &costs.written_bytes),
-        ("usual_written_bytes", "journal per message, usual groups", "bytes", |costs| &costs.written_bytes),
-        ("large_written_bytes", "journal per message, large group", "bytes", |costs| &costs.written_bytes),
+        ("small_written_bytes", "log and journal per message, groups of 2", "bytes", |costs| &costs.written_bytes),
+        ("usual_written_bytes", "log and journal per message, usual groups", "bytes", |costs| &costs.written_bytes),
+        ("large_written_bytes", "log and journal per message, large group", "bytes", |costs| &costs.written_bytes),
         ("small_per_second", "messages, 64 at a time, groups of 2", "1/s", |costs| &costs.per_second),
         ("usual_per_second", "messages, 64 at a time, usual groups", "1/s", |costs| &costs.per_second),
         ("large_per_second", "messages, 64 at a time, large group", "1/s", |costs| &costs.per_second),
@@ -210,8 +210,8 @@ fn figures(report: &mut Report, costs: &[Costs; 3]) {
     for (label, values, base) in [
         ("processor time, usual group in group of 2", &usual.cpu_us, &small.cpu_us),
         ("processor time, large group in group of 2", &large.cpu_us, &small.cpu_us),
-        ("journal, usual group in group of 2", &usual.written_bytes, &small.written_bytes),
-        ("journal, large group in group of 2", &large.written_bytes, &small.written_bytes),
+        ("log and journal, usual group in group of 2", &usual.written_bytes, &small.written_bytes),
+        ("log and journal, large group in group of 2", &large.written_bytes, &small.written_bytes),
     ] {
         report.at_most(label, median(&ratios(values, base)), SIZE_RATIO_MAX, false);
     }

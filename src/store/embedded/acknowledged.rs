@@ -1,4 +1,4 @@
-//! Owns the file that says how far acknowledgements have come. It lies beside the database: a journal that lost its end looks
+//! Owns the file that says how far acknowledgements have come. It lies beside the commit log: a log that lost its end looks
 //! like one that never went further, and only this tells them apart.
 //!
 //! Written after commits are on disk and never synced itself: it may say too little, never too much. Lives on the writer's
@@ -26,7 +26,7 @@ impl Acknowledged {
         (&mut file).take(BYTES as u64 + 1).read_to_end(&mut bytes)?;
         let commit = decode(&bytes);
         if commit.is_none() && !bytes.is_empty() {
-            tracing::warn!(path = %path.display(), "damaged, written anew: a journal without its end goes unnoticed this once");
+            tracing::warn!(path = %path.display(), "damaged, written anew: a log without its end goes unnoticed this once");
         }
         Ok(Acknowledged { file, commit: commit.unwrap_or(0) })
     }

@@ -12,7 +12,7 @@ pub(super) fn open(path: &Path) -> EmbeddedBackend {
     open_with(path, Durability::Commit).unwrap()
 }
 
-fn open_with(path: &Path, durability: Durability) -> Result<EmbeddedBackend, StoreOpenFault> {
+pub(super) fn open_with(path: &Path, durability: Durability) -> Result<EmbeddedBackend, StoreOpenFault> {
     EmbeddedBackend::open(EmbeddedSettings { durability, ..EmbeddedSettings::new(path) })
 }
 
@@ -101,7 +101,7 @@ pub(super) fn contents(backend: &mut EmbeddedBackend, conversation: &Conversatio
     }
 }
 
-fn expected(count: u64) -> Vec<String> {
+pub(super) fn expected(count: u64) -> Vec<String> {
     (1..=count).map(|number| format!("\"message {number}\"")).collect()
 }
 
@@ -218,86 +218,6 @@ fn a_crash_at_any_moment_keeps_what_was_acknowledged() {
         copy(folder.path(), &path);
         assert_eq!(contents(&mut open(&path), &conversation), Ok(expected(round * 20 + 20)));
     }
-}
-
-/// The segment of the commit log that is written to, and where its content ends.
-fn segment(path: &Path) -> (std::path::PathBuf, Vec<u8>, usize) {
-    let segments = std::fs::read_dir(path.join("log")).unwrap().map(|entry| entry.unwrap().path());
-    let segment = segments.max().unwrap();
-    let bytes = std::fs::read(&segment).unwrap();
-    // Frames begin at multiples of eight.
-    let end = (bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1).next_multiple_of(8);
-    (segment, bytes, end)
-}
-
-#[test]
-fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
-    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let left = elsewhere.path().join("left");
-    let conversation = private("a", "b");
-    let mut backend = open(folder.path());
-    fill(&mut backend, &conversation, 1, 9);
-    let whole = segment(folder.path()).2;
-    fill(&mut backend, &conversation, 10, 10);
-    copy(folder.path(), &left);
-    drop(backend);
-    let (path, bytes, end) = segment(&left);
-    let scratch = elsewhere.path().join("scratch");
-    let (mut cut, mut refused) = (0, 0);
-    for at in (whole..end).step_by(3).chain((4_104..whole).step_by(41)) {
-        for torn in [false, true] {
-            let mut bytes = bytes.clone();
-            match torn {
-                true => bytes[at..].fill(0),
-                false => bytes[at] ^= 0x10,
-            }
-            bytes.truncate(end + 100);
-            let _ = std::fs::remove_dir_all(&scratch);
-            copy(&left, &scratch);
-            std::fs::write(scratch.join(path.strip_prefix(&left).unwrap()), &bytes).unwrap();
-            // Of the last round's commits nobody was told.
-            std::fs::remove_file(scratch.join("corehub.acknowledged")).unwrap();
-            match open_with(&scratch, Durability::Commit) {
-                Ok(mut backend) => {
-                    cut += 1;
-                    let found = contents(&mut backend, &conversation).unwrap();
-                    assert!(torn || at >= whole, "damage at {at} before {whole} was overlooked");
-                    assert!(at < whole || found == expected(9), "at {at}: {found:?}");
-                    // What is written behind the cut is found again.
-                    let count = found.len() as u64;
-                    commit(&mut backend, vec![append(&conversation, count + 1)]);
-                    drop(backend);
-                    assert_eq!(contents(&mut open(&scratch), &conversation), Ok(expected(count + 1)));
-                }
-                Err(fault) => {
-                    refused += 1;
-                    assert!(at < whole && !torn && fault.to_string().contains("damaged at byte"), "at {at}: {fault}");
-                }
-            }
-        }
-    }
-    assert!(cut > 20 && refused > 10, "{cut} {refused}");
-}
-
-#[test]
-fn a_log_that_lost_its_acknowledged_end_is_refused() {
-    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let conversation = private("a", "b");
-    let mut backend = open(folder.path());
-    fill(&mut backend, &conversation, 1, 9);
-    let earlier = segment(folder.path()).2;
-    fill(&mut backend, &conversation, 10, 10);
-    backend.tend();
-    copy(folder.path(), elsewhere.path());
-    drop(backend);
-    let (path, whole, end) = segment(elsewhere.path());
-    for length in [0, earlier / 3, earlier, earlier + 1, end - 1] {
-        std::fs::write(&path, &whole[..length]).unwrap();
-        let fault = open_with(elsewhere.path(), Durability::Commit).err().expect("its end is missing").to_string();
-        assert!(fault.contains("0.log") && fault.contains("acknowledged"), "{length} of {end}: {fault}");
-    }
-    std::fs::write(&path, &whole).unwrap();
-    assert_eq!(contents(&mut open(elsewhere.path()), &conversation), Ok(expected(10)));
 }
 
 #[test]

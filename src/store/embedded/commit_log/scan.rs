@@ -13,7 +13,7 @@ use super::{EXTENSION, path};
 pub enum CommitLogFault {
     #[error("commit log {} is damaged at byte {at}, among messages that had been acknowledged", path.display())]
     Damaged { path: PathBuf, at: usize },
-    #[error("commit log {} ends with commit {last}, but {acknowledged} had been acknowledged: its end is missing", path.display())]
+    #[error("commit log {} ends with commit {last} of {acknowledged} that had been acknowledged: its end is missing", path.display())]
     EndsEarly { path: PathBuf, last: u64, acknowledged: u64 },
     #[error("cannot read commit log {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
@@ -175,7 +175,8 @@ pub fn salvage(folder: &Path, acknowledged: u64) -> Result<(Found, Vec<String>),
                 let count = loose.as_ref().map_or(0, |(count, _)| *count);
                 found.steps.extend(loose.map(|(_, records)| Step { number: from, segment: place, records }));
                 told.push(format!(
-                    "commit log {name}: commits {from} to {to} are damaged; {count} records of them can be told apart, others are lost"
+                    "commit log {name}: commits {from} to {to} are damaged; {count} records of them can be told apart, others \
+                     are lost"
                 ));
             }
             if it.head.number > reached {
@@ -189,8 +190,8 @@ pub fn salvage(folder: &Path, acknowledged: u64) -> Result<(Found, Vec<String>),
             && let Some((count, records)) = loose(segment, last_end..usize::MAX)?
         {
             told.push(format!(
-                "commit log {name}: damaged at byte {last_end}, in commit {}; {count} records of it can be told apart, others are \
-                 lost",
+                "commit log {name}: damaged at byte {last_end}, in commit {}; {count} records of it can be told apart, others \
+                 are lost",
                 reached + 1
             ));
             reached += 1;

@@ -1,5 +1,8 @@
 //! Proves that the log gives back what was written, whatever tears or harms it, and tells a torn end from damage.
 
+use proptest::collection::vec;
+use proptest::prelude::any;
+
 use super::frame::{FRAME_ALIGN, read_frame, records};
 use super::*;
 
@@ -196,7 +199,7 @@ fn a_salvage_keeps_all_but_what_was_hit() {
 
 proptest::proptest! {
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), salt in 0_u64..3) {
+    fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..300), salt in 0_u64..3) {
         let _ = SegmentHead::decode(&bytes);
         if let Some((head, found)) = read_frame(&bytes, salt) {
             assert_eq!(head.bytes, found.len());
@@ -207,7 +210,7 @@ proptest::proptest! {
 
     #[test]
     fn what_was_framed_is_read(
-        list in proptest::collection::vec((0_usize..14, proptest::collection::vec(0_u8..9, 0..40), proptest::option::of(0_usize..500)), 0..20),
+        list in vec((0_usize..14, vec(0_u8..9, 0..40), proptest::option::of(0_usize..500)), 0..20),
         salt in 0_u64..5,
     ) {
         let mut writer = FrameWriter::default();

@@ -54,7 +54,8 @@ pub struct Workbench {
 }
 
 impl Workbench {
-    /// Opens a folder that exists. Like the start of a server this brings what the commit log has to the tables; no record changes.
+    /// Opens a folder that exists. Like the start of a server this brings what the commit log has to the tables; nothing else
+    /// changes.
     ///
     /// # Errors
     /// As when a server starts, and when there is no data folder.

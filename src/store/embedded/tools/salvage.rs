@@ -50,23 +50,9 @@ impl Workbench {
         let damaged = files::damaged_tables(&database).map_err(|fault| StoreOpenFault::File { fault })?;
         let mut told: Vec<String> = damaged.iter().map(ToString::to_string).collect();
         let acknowledged = folder.acknowledged()?.commit();
-        let journal_fault = |fault| StoreOpenFault::Journal { fault };
-        let log_fault = |fault| StoreOpenFault::CommitLog { fault };
-        let (found, log_is_whole) = match commit_log::find(&folder.log(), acknowledged, None) {
-            Ok(found) => (found, true),
-            Err(fault) => {
-                told.push(fault.to_string());
-                let (found, more) = commit_log::salvage(&folder.log(), acknowledged).map_err(log_fault)?;
-                told.extend(more);
-                (found, false)
-            }
-        };
+        let Logs { found, is_whole } = Logs::mend(&folder, &mut told)?;
         let synced = found.checkpoint;
-        let keep = if found.exists() { Keep::UpTo(synced) } else { Keep::All { synced } };
-        if let Err(fault) = journal::mend(&database, keep) {
-            told.push(fault.to_string());
-            told.extend(journal::salvage(&database, synced).map_err(journal_fault)?);
-        }
+        let journal_fault = |fault| StoreOpenFault::Journal { fault };
         // What is in memory only when the database is open, of a damaged table's records that were written anew.
         let young = if damaged.is_empty() { BTreeSet::new() } else { journal::keys(&database).map_err(journal_fault)? };
         let since = Arc::new(AtomicU64::new(0));
@@ -100,9 +86,9 @@ impl Workbench {
         let mut salvage = Salvage { from: &tables, target: &target, young, buffer_bytes, gaps: Vec::new() };
         let uses_lost = salvage.everything(&mut told).map_err(trouble)?;
         // What the tables may lack. Where the log itself has gaps, nothing newer is replaced by what comes before a gap.
-        let newest = if log_is_whole { 0 } else { mark.number };
+        let newest = if is_whole { 0 } else { mark.number };
         salvage.log(&found, newest).and_then(|()| Ok(salvage.end(number)?)).map_err(|fault| match fault {
-            Replaying::Log(fault) => log_fault(fault),
+            Replaying::Log(fault) => StoreOpenFault::CommitLog { fault },
             Replaying::Tables(fault) => trouble(fault),
         })?;
         let gaps = salvage.gaps;
@@ -122,6 +108,37 @@ impl Workbench {
         let mut bench = Workbench::take(folder, settings, &keyring)?;
         bench.uses_lost = uses_lost;
         Ok(Salvaged { bench, told, gaps })
+    }
+}
+
+/// What the commit log holds; the database's journals are fit to be opened.
+struct Logs {
+    found: Found,
+    /// Nothing is missing in the commit log.
+    is_whole: bool,
+}
+
+impl Logs {
+    /// Keeps of both what can be read.
+    fn mend(folder: &Folder, told: &mut Vec<String>) -> Result<Logs, StoreOpenFault> {
+        let (log, database, acknowledged) = (folder.log(), folder.database(), folder.acknowledged()?.commit());
+        let (found, is_whole) = match commit_log::find(&log, acknowledged, None) {
+            Ok(found) => (found, true),
+            Err(fault) => {
+                told.push(fault.to_string());
+                let salvaged = commit_log::salvage(&log, acknowledged);
+                let (found, more) = salvaged.map_err(|fault| StoreOpenFault::CommitLog { fault })?;
+                told.extend(more);
+                (found, false)
+            }
+        };
+        let synced = found.checkpoint;
+        let keep = if found.exists() { Keep::UpTo(synced) } else { Keep::All { synced } };
+        if let Err(fault) = journal::mend(&database, keep) {
+            told.push(fault.to_string());
+            told.extend(journal::salvage(&database, synced).map_err(|fault| StoreOpenFault::Journal { fault })?);
+        }
+        Ok(Logs { found, is_whole })
     }
 }
 
