@@ -13,7 +13,7 @@ use super::{EXTENSION, path};
 pub enum CommitLogFault {
     #[error("commit log {} is damaged at byte {at}, among messages that had been acknowledged", path.display())]
     Damaged { path: PathBuf, at: usize },
-    #[error("commit log {} ends with commit {last} of {acknowledged} that had been acknowledged: its end is missing", path.display())]
+    #[error("commit log {} ends with commit {last} of {acknowledged} acknowledged ones: its end is missing", path.display())]
     EndsEarly { path: PathBuf, last: u64, acknowledged: u64 },
     #[error("cannot read commit log {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
