@@ -32,6 +32,7 @@ pub fn check(input: &[u8]) {
             let (found, told) = salvage(&path, acknowledged).expect("it can be read");
             assert!(!told.is_empty() || found.end >= acknowledged);
             let end = found.end;
+            found.put_aside(&path).expect("a temporary folder is writable");
             drop(CommitLog::begin(&path, &found, end).expect("a temporary folder is writable"));
             assert_eq!(find(&path, acknowledged, None).expect("it is mended").end, end);
         }

@@ -15,7 +15,7 @@ pub fn check(input: &[u8]) {
     let mut input = Input::new(input);
     let keep = match input.byte() {
         number @ 0..128 => Keep::All { synced: u64::from(number.saturating_sub(100)) },
-        number => Keep::UpTo(u64::from(number - 128)),
+        number => Keep::UpTo { synced: u64::from(number - 128), end: u64::from(number - 128) + u64::from(input.byte()) },
     };
     let damages = input.list(4, |input| (input.number(), input.byte()));
     let mut journals = Journals::write(&mut input);
@@ -40,10 +40,14 @@ pub fn check(input: &[u8]) {
             let last = journals.commits.iter().map(|commit| commit.number).max().unwrap_or(0);
             // A batch that reaches beyond what is known to be on disk has nothing to do in a sound one.
             assert!(
-                !journals.sound || last < synced || matches!(keep, Keep::UpTo(_)),
+                !journals.sound || last < synced || matches!(keep, Keep::UpTo { .. }),
                 "sound journals with all that was acknowledged are called short"
             );
             assert_eq!(after, journals.files, "what ends too early is left for others to look at");
+        }
+        Err(JournalFault::AheadOfLog { last, end }) => {
+            assert!(last > end && matches!(keep, Keep::UpTo { .. }));
+            assert_eq!(after, journals.files, "what the log lacks is left for others to look at");
         }
         Err(fault) => panic!("{fault}"),
     }
@@ -141,7 +145,7 @@ impl Journals {
         }
         let (before, left) = (self.files.iter().map(Vec::len).sum::<usize>(), after.iter().map(Vec::len).sum::<usize>());
         assert_eq!((before - left) as u64, cut, "the bytes cut are told");
-        if let Keep::UpTo(number) = keep {
+        if let Keep::UpTo { synced: number, .. } = keep {
             self.judge_up_to(after, number);
         }
         let intact = |commit: &&Commit| !commit.damaged;

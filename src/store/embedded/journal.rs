@@ -55,8 +55,8 @@ impl Mark {
 pub enum Keep {
     /// Everything readable, which has to be everything up to this commit. For folders without a commit log.
     All { synced: u64 },
-    /// Everything up to this commit. The commit log has what follows, and whether that is on disk here nobody knows.
-    UpTo(u64),
+    /// Everything up to `synced`. The commit log has what follows, up to `end`, and whether that is on disk here nobody knows.
+    UpTo { synced: u64, end: u64 },
     /// What a salvage has left.
     Salvaged,
 }
@@ -68,15 +68,17 @@ pub enum JournalFault {
     Damaged { path: PathBuf, at: u64 },
     #[error("journal {} ends with commit {last}, but {synced} had been on disk: its end is missing", path.display())]
     EndsEarly { path: PathBuf, last: u64, synced: u64 },
+    #[error("the database has commit {last}, but the commit log ends with {end}: its end is missing")]
+    AheadOfLog { last: u64, end: u64 },
     #[error("cannot read journal {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
 
 /// Cuts what must not be replayed from the journals in `folder`; returns how many bytes that were.
 pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
-    let (known, logged) = match keep {
-        Keep::All { synced } => (synced, false),
-        Keep::UpTo(number) => (number, true),
+    let (known, logged, log_end) = match keep {
+        Keep::All { synced } => (synced, false, u64::MAX),
+        Keep::UpTo { synced, end } => (synced, true, end),
         Keep::Salvaged => return Ok(0),
     };
     let (mut last, mut order) = (0, 0);
@@ -88,14 +90,21 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
         let io = |source| JournalFault::Io { path: path.clone(), source };
         let mut scan = Scan::open(path, order).map_err(io)?;
         loop {
-            let batch = scan.batch().map_err(|source| scan_fault(path, scan.begun, source))?;
+            let batch = match scan.batch() {
+                Err(_) if matches!(cut, Some(Cut { kind: CutKind::Known, .. })) => break 'journals,
+                batch => batch.map_err(|source| scan_fault(path, scan.begun, source))?,
+            };
             let Some(mark) = batch else { break };
             let Some(mark) = mark else { continue };
             let gap = last > 0 && mark.previous > last;
-            if cut.is_none() && logged && mark.number > known && (!gap || last >= known) {
-                cut = Some(Cut { place, at: scan.begun, kind: CutKind::Known });
-                // Whatever follows goes.
-                break 'journals;
+            let is_behind = matches!(cut, Some(Cut { kind: CutKind::Known, .. }));
+            if is_behind || cut.is_none() && logged && mark.number > known && (!gap || last >= known) {
+                if mark.number > log_end {
+                    return Err(JournalFault::AheadOfLog { last: mark.number, end: log_end });
+                }
+                // Whatever follows goes, too.
+                cut = cut.or(Some(Cut { place, at: scan.begun, kind: CutKind::Known }));
+                continue;
             }
             if cut.is_none() && gap {
                 // A journal that ends too early between two commits looks whole; the numbers tell.

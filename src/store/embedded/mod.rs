@@ -61,7 +61,7 @@ use applier::{Applier, Replaying};
 use backlog::Backlog;
 use commit_log::{CommitLog, Found};
 use draft::Ledger;
-use journal::{Keep, MARK, Mark};
+use journal::{JournalFault, Keep, MARK, Mark};
 use keyring::Keyring;
 use open::Folder;
 use prune::Sweep;
@@ -389,11 +389,19 @@ fn open_store(
 ) -> Result<Opened, StoreOpenFault> {
     let log_fault = |fault| StoreOpenFault::CommitLog { fault };
     let found = commit_log::find(&folder.log(), acknowledged, kept_max).map_err(log_fault)?;
-    let keep = if found.exists() { Keep::UpTo(found.checkpoint) } else { Keep::All { synced: found.checkpoint } };
+    let keep = match found.exists() {
+        true => Keep::UpTo { synced: found.checkpoint, end: found.end },
+        false => Keep::All { synced: found.checkpoint },
+    };
     let (tables, mark) = open_tables(folder, settings, keyring, first_uses_since, keep)?;
     folder.sync()?;
     if mark.number < found.checkpoint {
         let fault = journal::ends_early(&folder.database(), mark.number, found.checkpoint);
+        return Err(StoreOpenFault::Journal { fault });
+    }
+    if found.exists() && mark.number > found.end {
+        // It never has what the log does not.
+        let fault = JournalFault::AheadOfLog { last: mark.number, end: found.end };
         return Err(StoreOpenFault::Journal { fault });
     }
     let number = catch_up(&tables, &found, mark, settings).map_err(|fault| match fault {

@@ -31,7 +31,11 @@ pub struct Found {
     pub checkpoint: u64,
     /// The last commit that is to be in the tables.
     pub end: u64,
+    /// The last commit that is missing or damaged; 0 when all is whole.
+    pub gap_end: u64,
     steps: Vec<Step>,
+    /// Files of which nothing is known.
+    unreadable: Vec<PathBuf>,
 }
 
 /// A commit, or what is left of one.
@@ -83,6 +87,15 @@ impl Found {
         self.segments.last().map_or(0, |segment| segment.head.sequence)
     }
 
+    /// Gives files whose head cannot be read another name: nobody would open a log again that has such. To be called when what
+    /// can be read of the store is safe elsewhere.
+    pub fn put_aside(&self, folder: &Path) -> io::Result<()> {
+        for path in &self.unreadable {
+            std::fs::rename(path, path.with_extension("log.damaged"))?;
+        }
+        if self.unreadable.is_empty() { Ok(()) } else { std::fs::File::open(folder)?.sync_all() }
+    }
+
     /// True when there is a log; a folder of an older format has none.
     pub fn exists(&self) -> bool {
         !self.segments.is_empty()
@@ -126,10 +139,10 @@ pub fn extent(path: &Path) -> (u64, usize) {
 /// # Errors
 /// When a commit is missing of which somebody was told, or the log cannot be read.
 pub fn find(folder: &Path, acknowledged: u64, kept_max: Option<u64>) -> Result<Found, CommitLogFault> {
-    let (mut found, unreadable) = look(folder, acknowledged, kept_max)?;
+    let mut found = look(folder, acknowledged, kept_max)?;
     // A segment has its name only when its head is on disk, and of two copies no power cut takes both.
-    if let Some(path) = unreadable.into_iter().next() {
-        return Err(CommitLogFault::Damaged { path, at: 0 });
+    if let Some(path) = found.unreadable.first() {
+        return Err(CommitLogFault::Damaged { path: path.clone(), at: 0 });
     }
     let mut reached = found.checkpoint;
     for (place, segment) in found.segments.iter().enumerate() {
@@ -157,9 +170,9 @@ pub fn find(folder: &Path, acknowledged: u64, kept_max: Option<u64>) -> Result<F
 /// # Errors
 /// When the log cannot be read.
 pub fn salvage(folder: &Path, acknowledged: u64) -> Result<(Found, Vec<String>), CommitLogFault> {
-    let (mut found, unreadable) = look(folder, acknowledged, None)?;
+    let mut found = look(folder, acknowledged, None)?;
     let mut told = Vec::new();
-    for path in &unreadable {
+    for path in &found.unreadable {
         told.push(format!("commit log {}: it cannot be told which commits it held", path.display()));
     }
     let mut reached = found.checkpoint;
@@ -171,6 +184,7 @@ pub fn salvage(folder: &Path, acknowledged: u64) -> Result<(Found, Vec<String>),
         for it in all.iter().filter(|it| it.head.kind == Kind::Commit && it.head.number <= segment.limit) {
             if it.head.number > reached + 1 && it.head.number > found.checkpoint {
                 let (from, to) = (reached + 1, it.head.number - 1);
+                found.gap_end = to;
                 let loose = loose(segment, last_end..it.at)?;
                 let count = loose.as_ref().map_or(0, |(count, _)| *count);
                 found.steps.extend(loose.map(|(_, records)| Step { number: from, segment: place, records }));
@@ -195,20 +209,18 @@ pub fn salvage(folder: &Path, acknowledged: u64) -> Result<(Found, Vec<String>),
                 reached + 1
             ));
             reached += 1;
+            found.gap_end = reached;
             found.steps.push(Step { number: reached, segment: place, records });
         }
     }
     found.end = found.needed(acknowledged).max(reached);
-    for number in &found.files {
-        let path = path(folder, *number);
-        let aside = path.with_extension("log.damaged");
-        // Nobody would open a log again that has a segment without a head.
-        let put = if unreadable.contains(&path) { std::fs::rename(&path, aside) } else { std::fs::copy(&path, aside).map(drop) };
-        put.map_err(|source| CommitLogFault::Io { path, source })?;
+    if found.end > reached || !found.unreadable.is_empty() {
+        found.gap_end = found.end;
     }
-    found.files.retain(|number| !unreadable.contains(&path(folder, *number)));
-    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|source| CommitLogFault::Io { path: folder.to_owned(), source })?;
+    for segment in &found.segments {
+        let aside = segment.path.with_extension("log.damaged");
+        std::fs::copy(&segment.path, aside).map_err(|source| CommitLogFault::Io { path: segment.path.clone(), source })?;
+    }
     found.free = found.unneeded();
     Ok((found, told))
 }
@@ -226,8 +238,8 @@ fn loose(segment: &Segment, range: Range<usize>) -> Result<Option<(usize, Range<
     Ok(Some((records.len(), from..from + length)))
 }
 
-/// All segments in their order, and files that are none.
-fn look(folder: &Path, acknowledged: u64, kept_max: Option<u64>) -> Result<(Found, Vec<PathBuf>), CommitLogFault> {
+/// All segments in their order.
+fn look(folder: &Path, acknowledged: u64, kept_max: Option<u64>) -> Result<Found, CommitLogFault> {
     let files = files(folder).map_err(|source| CommitLogFault::Io { path: folder.to_owned(), source })?;
     let (mut segments, mut unreadable) = (Vec::new(), Vec::new());
     for number in &files {
@@ -245,7 +257,8 @@ fn look(folder: &Path, acknowledged: u64, kept_max: Option<u64>) -> Result<(Foun
         limit = limit.min(segment.head.base);
     }
     let checkpoint = segments.iter().flat_map(Segment::checkpoints).max().unwrap_or(acknowledged);
-    Ok((Found { segments, files, free: Vec::new(), checkpoint, end: checkpoint, steps: Vec::new() }, unreadable))
+    let (free, steps) = (Vec::new(), Vec::new());
+    Ok(Found { segments, files, free, checkpoint, end: checkpoint, gap_end: 0, steps, unreadable })
 }
 
 impl Found {
@@ -261,7 +274,9 @@ impl Found {
         let needed = |number: u64| self.steps.iter().any(|step| self.segments[step.segment].number == number);
         // The newest one says up to where.
         let newest = self.segments.last().map(|segment| segment.number);
-        self.files.iter().copied().filter(|number| !needed(*number) && Some(*number) != newest).collect()
+        let known = |number: u64| self.segments.iter().any(|segment| segment.number == number);
+        let files = self.files.iter().copied();
+        files.filter(|number| known(*number) && !needed(*number) && Some(*number) != newest).collect()
     }
 
     fn blame(&self, folder: &Path, last: u64, acknowledged: u64) -> CommitLogFault {

@@ -170,6 +170,10 @@ fn either_copy_of_a_head_is_enough_and_none_is_refused() {
     assert!(find(&log, 0, None).is_err());
     let (found, told) = salvage(&log, 9).unwrap();
     assert!(replayed(&found).is_empty() && told.len() == 1, "{told:?}");
+    assert!(find(&log, 9, None).is_err(), "as long as nothing is safe elsewhere");
+    found.put_aside(&log).unwrap();
+    drop(CommitLog::begin(&log, &found, 9).unwrap());
+    assert_eq!(find(&log, 9, None).unwrap().end, 9);
 }
 
 #[test]

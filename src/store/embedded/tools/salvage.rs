@@ -85,8 +85,12 @@ impl Workbench {
         let buffer_bytes = settings.write_buffer_bytes;
         let mut salvage = Salvage { from: &tables, target: &target, young, buffer_bytes, gaps: Vec::new() };
         let uses_lost = salvage.everything(&mut told).map_err(trouble)?;
-        // What the tables may lack. Where the log itself has gaps, nothing newer is replaced by what comes before a gap.
-        let newest = if is_whole { 0 } else { mark.number };
+        // What the tables may lack. Where the log itself has gaps, nothing newer is replaced by what comes before the last of them.
+        let newest = match is_whole {
+            true if mark.number <= found.end => 0,
+            true => mark.number,
+            false => mark.number.min(found.gap_end),
+        };
         salvage.log(&found, newest).and_then(|()| Ok(salvage.end(number)?)).map_err(|fault| match fault {
             Replaying::Log(fault) => StoreOpenFault::CommitLog { fault },
             Replaying::Tables(fault) => trouble(fault),
@@ -99,6 +103,7 @@ impl Workbench {
             std::fs::remove_dir_all(&search).map_err(io)?;
         }
         let aside = folder.exchange(&fresh).map_err(io)?;
+        found.put_aside(&folder.log()).map_err(io)?;
         CommitLog::begin(&folder.log(), &found, number).map_err(io)?;
         folder.acknowledged()?.raise(number);
         told.push(format!(
@@ -133,7 +138,11 @@ impl Logs {
             }
         };
         let synced = found.checkpoint;
-        let keep = if found.exists() { Keep::UpTo(synced) } else { Keep::All { synced } };
+        // Where the log has lost something, the journals may still have it.
+        let keep = match is_whole && found.exists() {
+            true => Keep::UpTo { synced, end: found.end },
+            false => Keep::All { synced },
+        };
         if let Err(fault) = journal::mend(&database, keep) {
             told.push(fault.to_string());
             told.extend(journal::salvage(&database, synced).map_err(|fault| StoreOpenFault::Journal { fault })?);

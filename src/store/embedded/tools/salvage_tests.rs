@@ -56,6 +56,11 @@ fn people() -> Vec<Write> {
 
 /// Two logs, and much else, of which the older part lies in tables and the newer one in journals, as a kill leaves them.
 fn killed(folder: &Path) -> PathBuf {
+    left_by(folder, |_| ())
+}
+
+/// The same after something else has happened before the kill.
+fn left_by(folder: &Path, end: impl Fn(&EmbeddedBackend)) -> PathBuf {
     let (data, left) = (folder.join("data"), folder.join("left"));
     let mut backend = EmbeddedBackend::open(EmbeddedSettings::new(&data)).unwrap();
     assert!(commit(&mut backend, people()).iter().all(Result::is_ok));
@@ -77,6 +82,7 @@ fn killed(folder: &Path) -> PathBuf {
             backend = EmbeddedBackend::open(EmbeddedSettings::new(&data)).unwrap();
         }
     }
+    end(&backend);
     backend.tend();
     copy(&data, &left);
     left
@@ -272,6 +278,31 @@ fn damage_to_any_table_or_journal_costs_only_what_it_hits() {
     }
     println!("{repaired_count} repaired, {refused} refused, {lost_total} messages lost, {gone} records of all kinds");
     assert!(repaired_count > 20 && lost_total > 0 && gone > lost_total, "{repaired_count}, {refused}, {lost_total}, {gone}");
+}
+
+#[test]
+fn a_damaged_log_costs_nothing_that_the_tables_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = left_by(folder.path(), |backend| backend.shared.backlog.wait().unwrap());
+    let whole = whole(&left);
+    let segment = damageable(&left).into_iter().filter(|path| path.extension().is_some_and(|it| it == "log"));
+    let segment = segment.max_by_key(|path| commit_log::extent(path)).unwrap();
+    let end = commit_log::extent(&segment).1;
+    // Both copies of its head; the head of its first commit; in the midst; near the end.
+    for places in [vec![3, 2_051], vec![4_100], vec![4_096 + (end - 4_096) / 2], vec![4_300, end - 300]] {
+        let harmed = harmed(&left, &segment, &places);
+        let what = format!("bytes {places:?} of the log");
+        let refusal = EmbeddedBackend::open(EmbeddedSettings::new(&harmed)).err().expect(&what).to_string();
+        assert!(refusal.contains("--repair"), "{refusal}");
+        let repaired = repair(&harmed, &whole, 0, &what).unwrap();
+        assert_eq!((repaired.gone, serves(&harmed, &repaired, &what)), (0, 0), "{what}: {:?}", repaired.told);
+    }
+    // The end alone: nothing in the log says that there was one, but the tables do.
+    let harmed = harmed(&left, &segment, &[end - 100]);
+    std::fs::remove_file(harmed.join("corehub.acknowledged")).unwrap();
+    assert!(EmbeddedBackend::open(EmbeddedSettings::new(&harmed)).is_err());
+    let repaired = repair(&harmed, &whole, 0, "the end").unwrap();
+    assert_eq!((repaired.gone, serves(&harmed, &repaired, "the end")), (0, 0), "{:?}", repaired.told);
 }
 
 #[test]
