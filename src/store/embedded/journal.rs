@@ -141,7 +141,11 @@ pub fn mend(folder: &Path, keep: Keep) -> Result<u64, JournalFault> {
             (_, newest) => JournalFault::EndsEarly { path: newest.cloned().unwrap_or_else(|| folder.to_owned()), last, synced },
         });
     }
-    let Some(Cut { place, at, .. }) = cut else { return Ok(0) };
+    cut.map_or(Ok(0), |cut| cut_off(&journals, cut))
+}
+
+/// Returns how many bytes that were.
+fn cut_off(journals: &[PathBuf], Cut { place, at, .. }: Cut) -> Result<u64, JournalFault> {
     let mut bytes = 0;
     for (path, at) in journals[place..].iter().zip([at].into_iter().chain(std::iter::repeat(0))) {
         bytes += truncate(path, at).map_err(|source| JournalFault::Io { path: path.clone(), source })?;

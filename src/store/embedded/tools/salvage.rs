@@ -50,7 +50,8 @@ impl Workbench {
         let damaged = files::damaged_tables(&database).map_err(|fault| StoreOpenFault::File { fault })?;
         let mut told: Vec<String> = damaged.iter().map(ToString::to_string).collect();
         let acknowledged = folder.acknowledged()?.commit();
-        let Logs { found, is_whole } = Logs::mend(&folder, &mut told)?;
+        let logs = Logs::mend(&folder, &mut told)?;
+        let found = &logs.found;
         let synced = found.checkpoint;
         let journal_fault = |fault| StoreOpenFault::Journal { fault };
         // What is in memory only when the database is open, of a damaged table's records that were written anew.
@@ -85,13 +86,8 @@ impl Workbench {
         let buffer_bytes = settings.write_buffer_bytes;
         let mut salvage = Salvage { from: &tables, target: &target, young, buffer_bytes, gaps: Vec::new() };
         let uses_lost = salvage.everything(&mut told).map_err(trouble)?;
-        // What the tables may lack. Where the log itself has gaps, nothing newer is replaced by what comes before the last of them.
-        let newest = match is_whole {
-            true if mark.number <= found.end => 0,
-            true => mark.number,
-            false => mark.number.min(found.gap_end),
-        };
-        salvage.log(&found, newest).and_then(|()| Ok(salvage.end(number)?)).map_err(|fault| match fault {
+        let newest = logs.newest(mark);
+        salvage.log(found, newest).and_then(|()| Ok(salvage.end(number)?)).map_err(|fault| match fault {
             Replaying::Log(fault) => StoreOpenFault::CommitLog { fault },
             Replaying::Tables(fault) => trouble(fault),
         })?;
@@ -104,7 +100,7 @@ impl Workbench {
         }
         let aside = folder.exchange(&fresh).map_err(io)?;
         found.put_aside(&folder.log()).map_err(io)?;
-        CommitLog::begin(&folder.log(), &found, number).map_err(io)?;
+        CommitLog::begin(&folder.log(), found, number).map_err(io)?;
         folder.acknowledged()?.raise(number);
         told.push(format!(
             "what could be read is in a new database; the old one is kept in {}: delete it when all is well",
@@ -124,6 +120,16 @@ struct Logs {
 }
 
 impl Logs {
+    /// Of commits up to this one only what is missing now is brought to tables that say so of themselves. Where the log itself has
+    /// gaps, nothing newer is replaced by what comes before the last of them, and nothing at all by a log that ends early.
+    fn newest(&self, tables: Mark) -> u64 {
+        match self.is_whole {
+            true if tables.number <= self.found.end => 0,
+            true => tables.number,
+            false => tables.number.min(self.found.gap_end),
+        }
+    }
+
     /// Keeps of both what can be read.
     fn mend(folder: &Folder, told: &mut Vec<String>) -> Result<Logs, StoreOpenFault> {
         let (log, database, acknowledged) = (folder.log(), folder.database(), folder.acknowledged()?.commit());
