@@ -120,8 +120,8 @@ struct Logs {
 }
 
 impl Logs {
-    /// Of commits up to this one only what is missing now is brought to tables that say so of themselves. Where the log itself has
-    /// gaps, nothing newer is replaced by what comes before the last of them, and nothing at all by a log that ends early.
+    /// Of commits up to this one only what is missing is brought to tables with that mark. Where the log itself has gaps, nothing
+    /// newer is replaced by what comes before the last of them, and nothing at all by a log that ends early.
     fn newest(&self, tables: Mark) -> u64 {
         match self.is_whole {
             true if tables.number <= self.found.end => 0,
