@@ -80,6 +80,20 @@ impl Applying {
         self.rewriter.stop();
         if let Err(reason) = ended {
             self.shared.backlog.fail(reason);
+            let _ = catch_unwind(AssertUnwindSafe(|| self.show()));
+        }
+        self.shared.backlog.close();
+    }
+
+    /// Shows readers what the tables lack, until the database is opened anew: it is in the log, and whoever knows of it asks.
+    fn show(&self) {
+        let backlog = &self.shared.backlog;
+        while let Some(stretch) = backlog.take_failed(TEND_EVERY) {
+            let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(tables) = tables.as_ref() else { return };
+            tables.show(&stretch.rows);
+            stretch.heads.iter().for_each(|(number, head)| tables.heads().moved(*number, *head));
+            backlog.applied_up_to(stretch.number);
         }
     }
 
@@ -112,6 +126,10 @@ impl Applying {
     }
 
     fn apply(&mut self, tables: &Tables, stretch: &Stretch) -> Result<(), String> {
+        #[cfg(test)]
+        if self.shared.apply_fails.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err("injected".to_owned());
+        }
         tables.wait_for_room(self.write_buffer_bytes);
         tables.wait_for_tables().map_err(|error| error.to_string())?;
         self.rewriter.written(stretch.bytes, |space| stretch.removed(space));

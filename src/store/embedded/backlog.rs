@@ -70,8 +70,10 @@ struct State {
     applier: Applier,
     /// How many wait for it.
     waiting: usize,
-    /// Why nothing is applied any more.
+    /// Why nothing is applied any more; it is only shown.
     failed: Option<String>,
+    /// Not even that: nobody is to wait any longer.
+    closed: bool,
     ending: bool,
 }
 
@@ -149,34 +151,38 @@ impl Backlog {
     /// # Errors
     /// Why nothing is applied any more.
     pub fn wait_for_room(&self) -> Result<(), String> {
-        self.wait_until(|state| state.next.bytes < BYTES_MAX)
+        self.wait_until(|state| match &state.failed {
+            Some(reason) => Some(Err(reason.clone())),
+            None => (state.next.bytes < BYTES_MAX).then_some(Ok(())),
+        })
     }
 
-    /// Waits until everything acknowledged by now is in the tables.
+    /// Waits until everything acknowledged by now is in the tables, or at least shown there.
     ///
     /// # Errors
-    /// Why nothing is applied any more.
+    /// Why it never will be.
     pub fn wait(&self) -> Result<(), String> {
         let wanted = self.acknowledged.load(Ordering::Acquire);
         if self.applied() >= wanted {
             return Ok(());
         }
-        self.wait_until(|_| self.applied() >= wanted)
+        self.wait_until(|state| match &state.failed {
+            _ if self.applied() >= wanted => Some(Ok(())),
+            Some(reason) if state.closed => Some(Err(reason.clone())),
+            _ => None,
+        })
     }
 
-    fn wait_until(&self, is_so: impl Fn(&State) -> bool) -> Result<(), String> {
+    fn wait_until(&self, is_over: impl Fn(&State) -> Option<Result<(), String>>) -> Result<(), String> {
         let mut state = self.state();
-        if state.failed.is_none() && is_so(&state) {
-            return Ok(());
+        if let Some(ended) = is_over(&state) {
+            return ended;
         }
         state.waiting += 1;
         self.added.notify_one();
         let ended = loop {
-            if let Some(reason) = &state.failed {
-                break Err(reason.clone());
-            }
-            if is_so(&state) {
-                break Ok(());
+            if let Some(ended) = is_over(&state) {
+                break ended;
             }
             state = self.applied_more.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
@@ -231,7 +237,33 @@ impl Backlog {
         self.checkpoint.store(number, Ordering::Release);
     }
 
-    /// By the applier, which ends: nothing more comes to the tables.
+    /// For the applier when it has failed: what is to be shown, the stretch that failed first. None when it is to end.
+    pub fn take_failed(&self, patience: Duration) -> Option<Arc<Stretch>> {
+        let mut state = self.state();
+        if let Some(failed) = &state.under_way {
+            return Some(failed.clone());
+        }
+        loop {
+            if state.next.number > 0 {
+                let stretch = Arc::new(std::mem::take(&mut state.next));
+                state.under_way = Some(stretch.clone());
+                return Some(stretch);
+            }
+            if state.ending {
+                return None;
+            }
+            state.applier = Applier::Idle;
+            state = self.added.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// By the applier, which ends.
+    pub fn close(&self) {
+        self.state().closed = true;
+        self.applied_more.notify_all();
+    }
+
+    /// By the applier: nothing more comes to the tables.
     pub fn fail(&self, reason: String) {
         self.state().failed = Some(reason);
         self.applied_more.notify_all();

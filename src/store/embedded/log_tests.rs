@@ -1,6 +1,8 @@
 //! Proves what a start makes of a commit log that was torn or harmed.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Durability;
 use super::tests::{append, commit, contents, copy, expected, fill, open, open_with};
@@ -85,4 +87,28 @@ fn a_log_that_lost_its_acknowledged_end_is_refused() {
     }
     std::fs::write(&path, &whole).unwrap();
     assert_eq!(contents(&mut open(elsewhere.path()), &conversation), Ok(expected(10)));
+}
+
+#[test]
+fn a_database_that_fails_is_read_on_and_lacks_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let conversation = private("a", "b");
+    let mut backend = open(folder.path());
+    fill(&mut backend, &conversation, 1, 5);
+    backend.shared.backlog.wait().unwrap();
+    fill(&mut backend, &conversation, 6, 9);
+    backend.shared.apply_fails.store(true, Ordering::Relaxed);
+    // The first one to read finds out.
+    for _ in 0..3 {
+        assert_eq!(contents(&mut backend, &conversation), Ok(expected(9)), "what was acknowledged is there");
+    }
+    assert!(commit(&mut backend, vec![append(&conversation, 10)])[0].is_err(), "nothing more is taken");
+    assert_eq!(contents(&mut backend, &conversation), Ok(expected(9)));
+    backend.shared.apply_fails.store(false, Ordering::Relaxed);
+    while commit(&mut backend, vec![append(&conversation, 10)])[0].is_err() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(contents(&mut backend, &conversation), Ok(expected(10)));
+    drop(backend);
+    assert_eq!(contents(&mut open(folder.path()), &conversation), Ok(expected(10)));
 }

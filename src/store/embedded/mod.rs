@@ -156,6 +156,9 @@ struct Shared {
     backlog: Arc<Backlog>,
     #[cfg(test)]
     rewriting: std::sync::atomic::AtomicBool,
+    /// Makes the applier fail as if the database had.
+    #[cfg(test)]
+    apply_fails: std::sync::atomic::AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -166,9 +169,7 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     fn read(&self, read: &Read) -> Outcome {
-        // When nothing comes to the tables any more, what they have is still read. What was acknowledged in the last moments
-        // before is in the log, and comes to them when they are opened anew.
-        let _ = self.backlog.wait();
+        self.backlog.wait().map_err(StoreFault::Unavailable)?;
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         let Some(tables) = &*tables else {
             return Err(StoreFault::Unavailable(self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()));
@@ -243,6 +244,8 @@ impl EmbeddedBackend {
             backlog,
             #[cfg(test)]
             rewriting: Default::default(),
+            #[cfg(test)]
+            apply_fails: Default::default(),
         });
         let indexing = search.zip(how).map(|(search, how)| {
             let settings = IndexSettings { folder: folder.search(), store: ledger.seed, how };

@@ -13,6 +13,7 @@ use fjall::{
     AbstractTree, Database, DatabaseBuilder, Iter, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice, Snapshot,
 };
 
+use super::backlog::Rows;
 use super::codec::{self, ConversationRecord, Damaged, FirstUse, Unreadable};
 use super::heads::Heads;
 use super::keyring::{Keyring, NoKey};
@@ -278,6 +279,22 @@ impl Tables {
                 break;
             }
             std::thread::sleep(WAIT);
+        }
+    }
+
+    /// Shows records that the database no longer takes, in memory alone: whoever reads it until it is opened anew is to find them.
+    /// For what the commit log has on disk.
+    pub fn show(&self, rows: &Rows) {
+        // Just below what a view sees from now on.
+        let order = self.database.snapshot().seqno().saturating_sub(1);
+        for space in Space::ALL {
+            let tree = &self.keyspace(space).tree;
+            for (key, value) in &rows[space as usize] {
+                match value {
+                    Some(value) => tree.insert(key.clone(), value.clone(), order),
+                    None => tree.remove(key.clone(), order),
+                };
+            }
         }
     }
 
