@@ -282,7 +282,7 @@ impl Tables {
         }
     }
 
-    /// Shows records that the database no longer takes, in memory alone: whoever reads it until it is opened anew is to find them.
+    /// Shows records that the database no longer takes, in memory alone: whoever reads until it is opened anew is to find them.
     /// For what the commit log has on disk.
     pub fn show(&self, rows: &Rows) {
         // Just below what a view sees from now on.
