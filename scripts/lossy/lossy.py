@@ -174,6 +174,11 @@ class Lossy(Operations):
             name.undo()
             self.counters["undone_names"] += 1
         self.forget_names()
+        # What was removed while it was open keeps a name here; on a disk that lost its power it has none.
+        for folder, _, files in os.walk(self.path("/")):
+            for name in files:
+                if name.startswith(".fuse_hidden"):
+                    os.unlink(os.path.join(folder, name))
         self.freeze_after, self.dead = None, True
         self.power.notify_all()
 
