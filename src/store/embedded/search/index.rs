@@ -84,6 +84,20 @@ struct Fields {
     day: Field,
 }
 
+/// The library panics at a file that is too short for its own end, four to seven bytes.
+fn check_lengths(folder: &Path) -> Result<(), IndexFault> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        // What has no such end is a lock or a list.
+        let name = entry.file_name();
+        let is_part = Path::new(&name).extension().is_some_and(|kind| kind != "json" && kind != "lock");
+        if is_part && entry.metadata().is_ok_and(|file| file.is_file() && file.len() < FILE_END_BYTES) {
+            return Err(IndexFault(format!("{} has lost its content", name.display())));
+        }
+    }
+    Ok(())
+}
+
 impl Index {
     /// Opens what is in `folder`. None: there is none, or one of another format.
     ///
@@ -93,6 +107,7 @@ impl Index {
         if !folder.join(META).is_file() {
             return Ok(None);
         }
+        check_lengths(folder)?;
         let index = tantivy::Index::open_in_dir(folder)?;
         let cursor = index.load_metas()?.payload.and_then(|payload| serde_json::from_str::<Cursor>(&payload).ok());
         let (schema, fields) = schema();
@@ -370,6 +385,8 @@ const TERMS_MAX: usize = 8;
 const MERGED_MESSAGES_MAX: usize = 5_000_000;
 /// A part with more than this share of removed messages is written anew.
 const DELETED_RATIO_MAX: f32 = 0.2;
+/// Of every file of the index: the length of what stands before it, and a magic number.
+const FILE_END_BYTES: u64 = 8;
 const META: &str = "meta.json";
 const TERMS: &str = "terms";
 const SEQ: &str = "seq";

@@ -194,6 +194,24 @@ fn each_file(folder: &Path, harm: impl Fn(&Path)) {
 }
 
 #[test]
+fn a_file_that_is_too_short_is_told_without_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut backend = open(folder.path());
+    fill(&mut backend, &private("a", "b"), 300);
+    wait_for_index(&backend);
+    drop(backend);
+    let search = folder.path().join("search");
+    let memory_bytes = SearchSettings::default().memory_bytes;
+    assert!(matches!(super::index::Index::open(&search, memory_bytes), Ok(Some(_))), "whole");
+    each_file(&search, |file| {
+        if file.extension().is_some_and(|kind| kind == "store") {
+            std::fs::File::options().write(true).open(file).unwrap().set_len(5).unwrap();
+        }
+    });
+    assert!(super::index::Index::open(&search, memory_bytes).is_err());
+}
+
+#[test]
 fn a_damaged_or_foreign_index_is_made_anew() {
     survives(|folder| each_file(folder, |file| std::fs::write(file, b"this is no index").unwrap()));
     survives(|folder| each_file(folder, |file| std::fs::File::options().write(true).open(file).unwrap().set_len(7).unwrap()));
