@@ -363,8 +363,10 @@ impl Shard {
         result: Result<Answer, StoreFault>,
         turn: &mut Turn<'_>,
     ) {
-        if self.ready(key).is_none_or(|session| session.id != id) {
-            return;
+        let Some(session) = self.ready(key).filter(|session| session.id == id) else { return };
+        if session.owes_enough_syncs() {
+            let fault = Fault::retry(ErrorName::Overloaded, "earlier syncs of this connection are not done: read on first", 100);
+            return self.refuse(key, request.as_ref(), fault, turn);
         }
         let state = match result {
             Ok(Answer::User(state)) => state,

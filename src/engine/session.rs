@@ -181,13 +181,17 @@ impl Session {
         &mut self.cursors[index as usize]
     }
 
+    /// Whether no further `sync_done` can be owed before one that is has left.
+    pub fn owes_enough_syncs(&self) -> bool {
+        self.sync.as_ref().is_some_and(|sync| sync.requests.len() + sync.said.len() >= SYNCS_OWED_MAX)
+    }
+
     /// A `sync_done` is owed once all that is behind now has been put on its way.
     pub fn owe_sync(&mut self, request: Option<crate::types::RequestId>) {
+        debug_assert!(!self.owes_enough_syncs(), "what is owed is bounded");
         let mut sync = self.sync.take().unwrap_or_default();
         (sync.attaching, sync.behind) = (0, 0);
-        if sync.requests.len() + sync.said.len() < SYNCS_OWED_MAX {
-            sync.requests.push(request);
-        }
+        sync.requests.push(request);
         for cursor in &mut self.cursors {
             cursor.counted = cursor.state == CursorState::Lagging;
             sync.attaching += u32::from(cursor.state == CursorState::Attaching);
@@ -337,7 +341,7 @@ impl Session {
     }
 }
 
-/// Answers of `sync` that one connection can be owed; a client that asks more often gets one for several.
+/// Answers of `sync` that one connection can be owed; a client that asks more often is told to wait.
 const SYNCS_OWED_MAX: usize = 16;
 
 /// Cursors that are searched one after the other; more are indexed.

@@ -1,9 +1,14 @@
 //! `sync`: asking again for what a client may have missed.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::at_shards;
-use crate::support::{Client, Login, Server};
+use crate::support::client::assert_error;
+use crate::support::{Client, Login, RawConnection, Server, frames};
+
+const COUNT: usize = 100;
 
 at_shards!(a_cursor_brings_all_that_follows_it, |server| {
     let (mut alice, mut bob) = with_messages(server, 5);
@@ -65,6 +70,34 @@ at_shards!(a_bad_cursor_is_refused, |server| {
     for cursors in [json!({"p:alice:bob": -1}), json!({"p:alice:bob": "1"}), json!({"nonsense": 1}), json!([1]), json!(7)] {
         bob.ask_refused("BAD_REQUEST", "sync", json!({"cursors": cursors}));
     }
+});
+
+at_shards!(each_of_many_at_once_has_its_answer, |server| {
+    let (mut alice, bob) = with_messages(server, 3);
+    bob.leave();
+    let mut bob = RawConnection::authenticated(server, "bob");
+    let ask = |number| json!({"type": "sync", "message_id": format!("sync-{number}"), "data": {}}).to_string();
+    let asked: Vec<u8> = (0..COUNT).flat_map(|number| frames::text(&ask(number))).collect();
+    bob.send(&asked).expect("the server reads");
+    let (mut done, mut refused) = (HashSet::new(), HashSet::new());
+    while done.len() + refused.len() < COUNT {
+        let heard = bob.receive_json();
+        let Some(id) = heard["message_id"].as_str().filter(|id| id.starts_with("sync-")) else { continue };
+        let is_new = match heard["type"].as_str() {
+            Some("sync_done") => done.insert(id.to_owned()),
+            _ => {
+                assert_error(&heard, "OVERLOADED", "one more than can be owed");
+                refused.insert(id.to_owned())
+            }
+        };
+        assert!(is_new && done.is_disjoint(&refused), "{id} is answered once");
+    }
+    assert!(done.len() >= 16, "{} were done", done.len());
+    // It was a matter of that moment.
+    bob.send_text(&ask(COUNT));
+    assert_eq!(bob.read_until("sync_done")["message_id"], format!("sync-{COUNT}"));
+    alice.tell("bob", "and live");
+    bob.read_until("new_message");
 });
 
 /// Alice and Bob online, with `count` messages from her that he has had.
