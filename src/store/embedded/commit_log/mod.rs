@@ -4,6 +4,7 @@
 
 mod frame;
 mod scan;
+mod spare;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,8 @@ use fjall::Slice;
 use super::tables::Space;
 use frame::{FRAME_HEAD_BYTES, FRAMES_AT, FrameHead, FrameWriter, Kind, SegmentHead};
 
+use spare::Spare;
+
 pub use frame::Record;
 #[cfg(test)]
 pub use scan::extent;
@@ -35,6 +38,8 @@ pub struct CommitLog {
     older: VecDeque<Segment>,
     /// Files that are free, by number, and the number of the next new one.
     free: Vec<u64>,
+    /// One more of those, on its way.
+    spare: Option<Spare>,
     next_file: u64,
     frame: FrameWriter,
     /// Of the last frame.
@@ -55,8 +60,11 @@ struct Segment {
     number: u64,
     head: SegmentHead,
     file: Arc<File>,
-    /// Where the next frame goes.
+    /// Where the next frame goes, and where the file ends.
     at: u64,
+    length: u64,
+    /// For a file to go on in.
+    asked: bool,
     /// Its last commit.
     last: u64,
 }
@@ -81,6 +89,7 @@ impl CommitLog {
             older: VecDeque::new(),
             next_file: next_file + u64::from(file.is_none()),
             free,
+            spare: None,
             frame: FrameWriter::default(),
             frame_bytes: 0,
             written: base,
@@ -169,8 +178,25 @@ impl CommitLog {
         self.active.file.write_all_at(bytes, self.active.at)?;
         self.frame_bytes = bytes.len() as u64;
         self.active.at += self.frame_bytes;
+        if self.active.at > self.active.length {
+            self.active.length = spare::lengthen(&self.active.file, self.active.at);
+        }
         self.written_checkpoint = checkpoint;
+        self.look_ahead();
         Ok(())
+    }
+
+    /// Sees to it that there is a file to go on in.
+    fn look_ahead(&mut self) {
+        if self.spare.as_ref().is_some_and(Spare::is_over) {
+            self.free.extend(self.spare.take().and_then(Spare::end));
+        }
+        if self.active.at >= SPARE_FROM_BYTES && !self.active.asked && self.free.is_empty() && self.spare.is_none() {
+            // Once: where it cannot be made, another attempt would do no good.
+            self.active.asked = true;
+            self.spare = Spare::begin(&self.folder, self.next_file);
+            self.next_file += 1;
+        }
     }
 
     /// Goes on in another segment.
@@ -219,7 +245,7 @@ impl Segment {
             file
         } else {
             // It has its name only when its head is on disk, and its name is to be there before anything in it is said to be.
-            let fresh = path.with_extension("new");
+            let fresh = spare::unfinished(folder, number);
             let file = open(&fresh)?;
             file.write_all_at(&head.encode(), 0)?;
             file.sync_all()?;
@@ -227,7 +253,8 @@ impl Segment {
             File::open(folder)?.sync_all()?;
             file
         };
-        Ok(Segment { number, head, file: Arc::new(file), at: FRAMES_AT as u64, last: head.base })
+        let length = file.metadata()?.len();
+        Ok(Segment { number, head, file: Arc::new(file), at: FRAMES_AT as u64, length, asked: false, last: head.base })
     }
 }
 
@@ -254,4 +281,6 @@ const EXTENSION: &str = "log";
 const SEGMENT_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 8 << 20 };
 /// One large commit may have made it longer.
 const SEGMENT_BYTES_KEPT_MAX: u64 = 2 * SEGMENT_BYTES;
+/// From there on the next segment's file is made when there is none: whoever writes little never needs it.
+const SPARE_FROM_BYTES: u64 = SEGMENT_BYTES / 8;
 const FREE_FILES_MAX: usize = 4;

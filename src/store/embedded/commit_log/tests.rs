@@ -232,3 +232,61 @@ proptest::proptest! {
         assert!(read_frame(&bytes, salt + 1).is_none(), "another segment's frame");
     }
 }
+
+#[test]
+fn a_segment_is_made_before_it_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let mut log = filled(&path, 1, |_| 0);
+    // It grows by whole pieces, so that most writes find room.
+    let length = log.file().metadata().unwrap().len();
+    assert_eq!((length % (8 << 10), length >= log.active.at), (0, true));
+    let (mut number, mut waited) = (1, 0);
+    while log.free.is_empty() {
+        number += 1;
+        assert_eq!(write(&mut log, &rows(number), 0, true).unwrap(), number);
+        if let Some(spare) = log.spare.take_if(|_| waited == 0) {
+            waited = number;
+            let made = spare.end().expect("the disk has room");
+            assert_eq!(std::fs::metadata(super::path(&path, made)).unwrap().len(), SEGMENT_BYTES);
+            log.free.push(made);
+        }
+    }
+    assert!(waited > 0 && log.older.is_empty(), "it was there before the first segment was full");
+    let (made, at) = (log.free[0], log.active.number);
+    while log.active.number == at {
+        number += 1;
+        assert_eq!(write(&mut log, &rows(number), 0, true).unwrap(), number);
+    }
+    assert_eq!(log.active.number, made);
+    // What was made for later and never used is no part of the log, and is used after the next start.
+    while log.free.is_empty() {
+        number += 1;
+        assert_eq!(write(&mut log, &rows(number), 0, true).unwrap(), number);
+        log.free.extend(log.spare.take().and_then(Spare::end));
+    }
+    let unused = log.free[0];
+    drop(log);
+    let found = find(&path, number, None).unwrap();
+    assert_eq!((found.checkpoint, found.end, replayed(&found).len() as u64), (0, number, number));
+    assert!(found.free().contains(&unused), "{unused} of {:?}", found.free());
+    let log = CommitLog::begin(&path, &found, number).unwrap();
+    assert_eq!(log.active.number, unused);
+}
+
+#[test]
+fn a_spare_that_could_not_be_made_is_done_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let mut log = filled(&path, 1, |_| 0);
+    // Its name is taken by something that cannot be written to.
+    let next = log.next_file;
+    std::fs::create_dir(spare::unfinished(&path, next)).unwrap();
+    for number in 2..=1_000 {
+        assert_eq!(write(&mut log, &rows(number), 0, true).unwrap(), number);
+    }
+    drop(log);
+    let found = find(&path, 1_000, None).unwrap();
+    assert!(found.files().len() > 4 && !found.files().contains(&next), "{:?}", found.files());
+    assert_eq!(replayed(&found), (1..=1_000).collect::<Vec<_>>());
+}

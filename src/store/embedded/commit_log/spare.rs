@@ -1,0 +1,95 @@
+//! Owns making a segment's file before it is needed, on a thread of its own: a write that makes a file longer is on disk only with
+//! the file system's own journal, which may be busy for many milliseconds with what others remove; a write over what is there
+//! already needs nothing of it. Never touches a file that the log uses.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::frame::SegmentHead;
+use super::{SEGMENT_BYTES, path, salt};
+use crate::scheduling::be_nice;
+
+/// A file that is being made. Dropping it waits for the end.
+#[derive(Debug)]
+pub struct Spare {
+    number: u64,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Spare {
+    /// Begins to make the file of this number. None: the system refuses a thread.
+    pub fn begin(folder: &Path, number: u64) -> Option<Spare> {
+        let folder = folder.to_owned();
+        let thread = std::thread::Builder::new().name("store-log-spare".to_owned()).spawn(move || make(&folder, number)).ok()?;
+        Some(Spare { number, thread: Some(thread) })
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// The number of the file when it was made, and waits for that. None: it was not; its name is free again.
+    pub fn end(mut self) -> Option<u64> {
+        let made = self.thread.take()?.join();
+        matches!(made, Ok(Ok(()))).then_some(self.number)
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // Whether it was made is of no interest any more.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A whole segment of nothing, which comes before all others.
+fn make(folder: &Path, number: u64) -> io::Result<()> {
+    be_nice(NICENESS);
+    let fresh = unfinished(folder, number);
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    let filled = fill(&file);
+    if filled.is_err() {
+        // A full disk needs the room more than the log needs a spare.
+        let _ = std::fs::remove_file(&fresh);
+    }
+    filled?;
+    std::fs::rename(&fresh, path(folder, number))?;
+    File::open(folder)?.sync_all()
+}
+
+fn fill(file: &File) -> io::Result<()> {
+    for at in (0..SEGMENT_BYTES).step_by(ZEROS.len()) {
+        file.write_all_at(&ZEROS, at)?;
+        // What the disk gets at once is what the next commit waits for.
+        file.sync_data()?;
+        std::thread::sleep(BETWEEN_PIECES);
+    }
+    let head = SegmentHead { sequence: 0, base: 0, checkpoint: 0, salt: salt()? };
+    file.write_all_at(&head.encode(), 0)?;
+    file.sync_all()
+}
+
+/// Makes a file longer by nothing, up to the next multiple of a piece; returns its length. Where that fails it stays as it is.
+pub fn lengthen(file: &File, length: u64) -> u64 {
+    let more = length.next_multiple_of(PIECE_BYTES) - length;
+    match file.write_all_at(&ZEROS[..more as usize], length) {
+        Ok(()) => length + more,
+        Err(_) => length,
+    }
+}
+
+/// What a segment is called until it is one.
+pub fn unfinished(folder: &Path, number: u64) -> PathBuf {
+    path(folder, number).with_extension("new")
+}
+
+static ZEROS: [u8; PIECE_BYTES as usize] = [0; PIECE_BYTES as usize];
+const PIECE_BYTES: u64 = if cfg!(test) { 8 << 10 } else { 512 << 10 };
+const BETWEEN_PIECES: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 2 });
+const NICENESS: i32 = 10;
