@@ -88,9 +88,11 @@ struct Session<'a> {
     waiting_since: Option<Instant>,
     changed_since: Option<Instant>,
     taken: usize,
-    /// Messages from the list, and the last of each conversation.
+    /// Messages from the list; of each conversation the last one, and how many.
     listed: u64,
-    last: HashMap<u64, Seq>,
+    last: HashMap<u64, (Seq, u64)>,
+    /// The most messages of one conversation.
+    most: u64,
     /// Files whose checksum is still to be looked at.
     unchecked: Vec<PathBuf>,
     /// As whose every message is decoded: terms do not depend on it.
@@ -134,6 +136,7 @@ impl<'a> Session<'a> {
             taken: 0,
             listed: 0,
             last: HashMap::new(),
+            most: 0,
             unchecked,
             nobody,
         };
@@ -229,8 +232,10 @@ impl<'a> Session<'a> {
             self.take_log(view, log, (first, last), usize::MAX)?;
         }
         self.listed += change.messages();
-        let reached = self.last.entry(number).or_default();
+        let (reached, messages) = self.last.entry(number).or_default();
         *reached = last.max(*reached);
+        *messages += change.messages();
+        self.most = self.most.max(*messages);
         Ok(())
     }
 
@@ -305,7 +310,7 @@ impl<'a> Session<'a> {
     fn is_due(&self, more: bool) -> bool {
         let waits = |since: Option<Instant>, most: Duration| since.is_some_and(|since| since.elapsed() >= most);
         self.taken >= COMMIT_MESSAGES
-            || (!more && self.listed >= TAIL_MESSAGES && waits(self.changed_since, self.commit_every / TAIL_COMMITS_SOONER))
+            || (!more && self.most >= TAIL_MESSAGES && waits(self.changed_since, self.commit_every / TAIL_COMMITS_SOONER))
             || waits(self.changed_since, self.commit_every)
             || waits(self.waiting_since, self.commit_every * REBUILD_COMMITS_LATER)
             || self.cursor.commit - self.durable >= COMMIT_COMMITS
@@ -321,7 +326,8 @@ impl<'a> Session<'a> {
     }
 
     fn publish(&mut self) {
-        let indexed = self.last.drain().collect();
+        let indexed = self.last.drain().map(|(number, (reached, _))| (number, reached)).collect();
+        self.most = 0;
         let listed = std::mem::take(&mut self.listed);
         self.search.publish(self.index.lookup(), self.cursor.rebuild, self.durable, indexed, listed);
     }
@@ -414,9 +420,9 @@ const PIECE_CONVERSATIONS: usize = 64;
 /// Up to so many messages of a log are looked up one by one.
 const LOOK_UPS_MAX: u64 = 4;
 /// The index commits when this much waits, or when the oldest has waited long enough, in a rebuild some times as long.
-const COMMIT_MESSAGES: usize = 50_000;
+const COMMIT_MESSAGES: usize = 100_000;
 const REBUILD_COMMITS_LATER: u32 = 5;
-/// What waits is looked through by every search of its conversation: so much of it does not wait that long.
+/// What waits is looked through by every search of its conversation: so much of one does not wait that long.
 const TAIL_MESSAGES: u64 = 8_192;
 const TAIL_COMMITS_SOONER: u32 = 8;
 /// Commits of the store without anything for the index.
