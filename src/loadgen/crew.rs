@@ -17,6 +17,7 @@ use super::plan::{Layout, Plan};
 use super::process::Cpus;
 use super::tally::{Account, Tally};
 use super::traffic::{Progress, Traffic};
+use crate::scheduling::run_promptly;
 
 /// All threads that load one target.
 pub struct Crew {
@@ -76,6 +77,8 @@ impl Crew {
             let join = std::thread::Builder::new()
                 .name(format!("bench-{thread}"))
                 .spawn(move || {
+                    // What it waits for the processor itself is nothing that the server does.
+                    run_promptly();
                     let pinned = cpus.pin_this_thread();
                     let worked = pinned.and_then(|()| work(fleet, Traffic::new(layout), &orders_in, &answers_out));
                     if let Err(fault) = worked
