@@ -141,7 +141,7 @@ impl Applying {
         let mark = Mark { number: stretch.number, previous: self.number, synced: self.checkpoint };
         batch.insert(tables.keyspace(Space::Meta), MARK, mark.encode());
         batch.commit().map_err(|error| error.to_string())?;
-        tables.hold();
+        tables.hold(stretch.bytes);
         stretch.heads.iter().for_each(|(number, head)| tables.heads().moved(*number, *head));
         if let Some(notes) = &mut self.notes {
             notes.written(stretch.number, &stretch.changes);
@@ -170,14 +170,14 @@ impl Applying {
         self.rewriter.tend(tables, self.write_buffer_bytes);
         #[cfg(test)]
         self.shared.rewriting.store(self.rewriter.is_running(), std::sync::atomic::Ordering::Relaxed);
-        tables.hold();
+        tables.hold(0);
         if self.rewriter.has_ended() {
             // The database removes files that a rewriting has made useless when it moves something to a table, beyond which there
             // is nothing old.
             self.apply(tables, &Stretch { number: self.number, ..Stretch::default() })?;
             // It happens with the next table that memory fills, if not now.
             let _ = tables.keyspace(Space::Meta).rotate_memtable();
-            tables.hold();
+            tables.hold(0);
         }
         Ok(())
     }

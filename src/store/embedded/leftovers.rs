@@ -4,8 +4,8 @@
 //! Never looks into them. The applier's thread holds them, a thread of its own lets them go.
 
 use std::any::Any;
-use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,12 +13,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use fjall::{AbstractTree, Keyspace};
 
+use super::patience::Patience;
 use super::removal::Removal;
+use super::room::Disk;
 use crate::scheduling::be_nice;
 
 /// What somebody may still hold. Dropped with the database, and before it: a file that ended later could be another's by then.
 pub struct Leftovers {
     held: Mutex<Vec<Held>>,
+    /// What has come to the tables so far: how busy it is.
+    brought_bytes: Arc<AtomicU64>,
     /// None only while it ends.
     sender: Option<Sender<Replaced>>,
     thread: Option<JoinHandle<()>>,
@@ -43,14 +47,21 @@ impl Leftovers {
     /// When the system refuses a thread.
     pub fn new(database: &Path) -> std::io::Result<Leftovers> {
         let (sender, receiver) = crossbeam_channel::bounded(WAITING_MAX);
-        let removal = Removal::new(database);
-        let thread = std::thread::Builder::new().name("store-freeing".to_owned()).spawn(move || work(&receiver, removal))?;
-        Ok(Leftovers { held: Mutex::default(), sender: Some(sender), thread: Some(thread) })
+        let brought_bytes = Arc::new(AtomicU64::new(0));
+        let freeing = Freeing {
+            database: database.to_owned(),
+            removal: Removal::new(database),
+            patience: Patience::new(Instant::now()),
+            brought_bytes: brought_bytes.clone(),
+        };
+        let thread = std::thread::Builder::new().name("store-freeing".to_owned()).spawn(move || freeing.run(&receiver))?;
+        Ok(Leftovers { held: Mutex::default(), brought_bytes, sender: Some(sender), thread: Some(thread) })
     }
 
-    /// To be called after every commit, and now and then when there is none: holds what counts now, before the database could
+    /// To be called after every commit, with its bytes, and now and then when there is none: holds what counts now, before the database could
     /// replace it, and lets go of what it has replaced and nobody else looks at any more.
-    pub fn hold(&self, keyspaces: &[Keyspace]) {
+    pub fn hold(&self, keyspaces: &[Keyspace], brought_bytes: usize) {
+        self.brought_bytes.fetch_add(brought_bytes as u64, Ordering::Relaxed);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.resize_with(keyspaces.len(), Held::default);
         for (held, keyspace) in held.iter_mut().zip(keyspaces) {
@@ -102,20 +113,37 @@ impl Drop for Leftovers {
     }
 }
 
-fn work(receiver: &Receiver<Replaced>, mut removal: Removal) {
-    be_nice(NICENESS);
-    let (mut wait, mut looked_at) = (IDLE, None);
-    loop {
-        match receiver.recv_timeout(wait) {
-            Ok(replaced) => replaced(&mut removal),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+/// The thread that lets go.
+struct Freeing {
+    database: PathBuf,
+    removal: Removal,
+    patience: Patience,
+    brought_bytes: Arc<AtomicU64>,
+}
+
+impl Freeing {
+    fn run(mut self, receiver: &Receiver<Replaced>) {
+        be_nice(NICENESS);
+        let mut wait = IDLE;
+        loop {
+            match receiver.recv_timeout(wait) {
+                Ok(replaced) => replaced(&mut self.removal),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            wait = self.turn(Instant::now());
         }
-        if looked_at.is_none_or(|at: Instant| at.elapsed() >= IDLE) {
-            removal.keep_journals();
-            looked_at = Some(Instant::now());
+    }
+
+    /// Takes a piece off a file, if there is one and it is time to; returns how long to rest.
+    fn turn(&mut self, now: Instant) -> Duration {
+        if self.patience.is_due(now) {
+            self.removal.keep_journals();
+            self.removal.find_nameless();
+            self.patience.look(now, self.brought_bytes.load(Ordering::Relaxed), Disk::of(&self.database));
         }
-        wait = if removal.step() { BETWEEN_PIECES } else { IDLE };
+        let goes_on = self.patience.ends(self.removal.waiting_bytes()) && self.removal.step();
+        if goes_on { BETWEEN_PIECES } else { IDLE }
     }
 }
 
@@ -134,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::store::conformance::private;
+    use crate::store::embedded::removal::folder_of;
     use crate::store::embedded::tests::{append, commit, contents};
     use crate::store::embedded::{EmbeddedBackend, EmbeddedSettings};
 
@@ -145,6 +174,32 @@ mod tests {
             entries.filter_map(|entry| entry.unwrap().metadata().ok()).map(|found| (found.ino(), found.nlink())).collect();
         let own = |number: u64| found.iter().filter(|(other, _)| *other == number).count() as u64;
         (found.iter().filter(|(number, links)| own(*number) >= *links).count(), found.len())
+    }
+
+    #[test]
+    fn pieces_wait_for_calm() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("store");
+        let left = folder_of(&database).join("1");
+        std::fs::create_dir_all(&database).unwrap();
+        std::fs::create_dir(folder_of(&database)).unwrap();
+        std::fs::write(&left, vec![7; 3 << 20]).unwrap();
+        let begun = Instant::now();
+        let mut freeing =
+            Freeing { removal: Removal::new(&database), patience: Patience::new(begun), brought_bytes: Arc::default(), database };
+        let mut turn = |brought_bytes, millis| {
+            freeing.brought_bytes.fetch_add(brought_bytes, Ordering::Relaxed);
+            let rest = freeing.turn(begun + Duration::from_millis(millis));
+            (rest, left.metadata().map_or(0, |left| left.len() >> 20))
+        };
+        assert_eq!(turn(0, 0), (BETWEEN_PIECES, 2));
+        for millis in [250, 260, 500, 740, 750] {
+            assert_eq!(turn(4 << 20, millis), (IDLE, 2), "busy at {millis}");
+        }
+        assert_eq!(turn(0, 990), (IDLE, 2), "not yet known to be calm");
+        assert_eq!(turn(0, 1_000), (BETWEEN_PIECES, 1));
+        assert_eq!(turn(0, 1_004), (BETWEEN_PIECES, 0));
+        assert_eq!(turn(0, 1_008), (IDLE, 0));
     }
 
     #[test]
@@ -160,7 +215,9 @@ mod tests {
         }
         {
             let tables = backend.shared.tables.read().unwrap();
-            let held = tables.as_ref().unwrap().leftovers().held.lock().unwrap();
+            let leftovers = tables.as_ref().unwrap().leftovers();
+            assert!(leftovers.brought_bytes.load(Ordering::Relaxed) > count * 20, "it knows how much came");
+            let held = leftovers.held.lock().unwrap();
             let counts: Vec<(usize, usize)> = held.iter().map(|held| (held.memory.len(), held.tables.len())).collect();
             assert!(counts.iter().all(|(memory, tables)| *memory <= 8 && *tables <= 32), "{counts:?}");
             assert!(held.iter().any(|held| held.tables.last().is_some_and(|(number, _)| *number > 4)));

@@ -23,6 +23,7 @@ mod keys;
 mod leftovers;
 mod lists;
 mod open;
+mod patience;
 mod prune;
 mod read;
 mod removal;

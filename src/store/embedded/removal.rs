@@ -14,25 +14,32 @@ use std::path::{Path, PathBuf};
 pub struct Removal {
     database: PathBuf,
     folder: PathBuf,
-    waiting: VecDeque<PathBuf>,
-    shortening: Option<(File, u64, PathBuf)>,
+    /// Of files that had a first name when that was last looked at.
+    named: Vec<PathBuf>,
+    nameless: VecDeque<Nameless>,
+    shortening: Option<(File, Nameless)>,
     journals: HashSet<OsString>,
 }
 
+/// A file whose first name is gone, and what is left of it.
+struct Nameless {
+    path: PathBuf,
+    bytes: u64,
+}
+
 impl Removal {
-    /// Of the database in `database`, beside it. What an earlier end left there goes at once.
+    /// Of the database in `database`, beside it. What an earlier end left there is taken over.
     pub fn new(database: &Path) -> Removal {
-        let mut folder = database.as_os_str().to_owned();
-        folder.push(".removing");
-        let folder = PathBuf::from(folder);
-        clear(&folder);
-        Removal { database: database.to_owned(), folder, waiting: VecDeque::new(), shortening: None, journals: HashSet::new() }
+        let folder = folder_of(database);
+        let nameless = take_over(&folder);
+        let database = database.to_owned();
+        Removal { database, folder, named: Vec::new(), nameless, shortening: None, journals: HashSet::new() }
     }
 
     /// Gives a second name to a file that the database is about to remove; a file that has one gets no third.
     pub fn keep(&mut self, path: &Path) {
         let Ok(found) = path.metadata() else { return };
-        // Nobody else has this number as long as the name is there.
+        // Nobody else has this number as long as the name is there. In a folder that was copied somebody may: that file goes at once.
         let name = self.folder.join(found.ino().to_string());
         let linked = match std::fs::hard_link(path, &name) {
             Err(fault) if fault.kind() == ErrorKind::NotFound => {
@@ -43,7 +50,7 @@ impl Removal {
             linked => linked,
         };
         if linked.is_ok() {
-            self.waiting.push_back(name);
+            self.named.push(name);
         }
     }
 
@@ -63,49 +70,101 @@ impl Removal {
         self.journals = seen;
     }
 
+    /// Looks which files have lost their first names. They never get one again.
+    pub fn find_nameless(&mut self) {
+        let nameless = &mut self.nameless;
+        self.named.retain(|path| match path.symlink_metadata() {
+            Ok(found) if found.nlink() == 1 => {
+                nameless.push_back(Nameless { path: path.clone(), bytes: found.len() });
+                false
+            }
+            Ok(_) => true,
+            Err(fault) => fault.kind() != ErrorKind::NotFound,
+        });
+    }
+
+    /// What files hold that were found without their first names. A small one counts as more: its end costs as much as that of a
+    /// piece, and not too many are to wait.
+    pub fn waiting_bytes(&self) -> u64 {
+        let shortening = self.shortening.as_ref().map(|(_, file)| file);
+        self.nameless.iter().chain(shortening).map(|file| file.bytes.max(FILE_BYTES_MIN)).sum()
+    }
+
     /// Makes one file a piece shorter. False when there is none whose first name is gone.
     pub fn step(&mut self) -> bool {
         if self.shortening.is_none() {
             self.shortening = self.next();
         }
-        let Some((file, length, _)) = &mut self.shortening else { return false };
-        *length = length.saturating_sub(PIECE_BYTES);
-        if *length == 0 || file.set_len(*length).is_err() {
-            let ended = self.shortening.take();
-            ended.into_iter().for_each(|(_, _, path)| drop(std::fs::remove_file(path)));
+        let Some((file, Nameless { path, bytes })) = &mut self.shortening else { return false };
+        *bytes = bytes.saturating_sub(PIECE_BYTES);
+        if *bytes == 0 || file.set_len(*bytes).is_err() {
+            let _ = std::fs::remove_file(path);
+            self.shortening = None;
         }
         true
     }
 
-    fn next(&mut self) -> Option<(File, u64, PathBuf)> {
-        let at = self.waiting.iter().position(|path| path.metadata().is_ok_and(|found| found.nlink() == 1))?;
-        let path = self.waiting.remove(at)?;
-        let opened = OpenOptions::new().write(true).open(&path).and_then(|file| {
-            let length = file.metadata()?.len();
-            Ok((file, length))
-        });
-        opened.map(|(file, length)| (file, length, path)).ok()
+    fn next(&mut self) -> Option<(File, Nameless)> {
+        if self.nameless.is_empty() {
+            self.find_nameless();
+        }
+        let file = self.nameless.pop_front()?;
+        match OpenOptions::new().write(true).open(&file.path) {
+            Ok(opened) => Some((opened, file)),
+            Err(_) => {
+                // Better at once than never.
+                let _ = std::fs::remove_file(&file.path);
+                None
+            }
+        }
     }
 }
 
 impl Drop for Removal {
+    /// Everything goes at once: nobody writes any more, and who waits for the end would wait longer for pieces. With `discard`
+    /// a gibibyte takes about two seconds.
     fn drop(&mut self) {
-        clear(&self.folder);
+        let Ok(names) = std::fs::read_dir(&self.folder) else { return };
+        names.flatten().for_each(|name| drop(std::fs::remove_file(name.path())));
     }
 }
 
-/// Takes all second names; files without another one go with them.
-fn clear(folder: &Path) {
-    let Ok(names) = std::fs::read_dir(folder) else { return };
-    names.flatten().for_each(|name| drop(std::fs::remove_file(name.path())));
+/// Where the second names of a database's files are.
+pub fn folder_of(database: &Path) -> PathBuf {
+    let mut folder = database.as_os_str().to_owned();
+    folder.push(".removing");
+    PathBuf::from(folder)
+}
+
+/// Files without another name, which an earlier end left in the folder: up to a gibibyte, for which a start is not to wait. Names
+/// of files that have others go at once, which costs nothing.
+fn take_over(folder: &Path) -> VecDeque<Nameless> {
+    let mut nameless = VecDeque::new();
+    for name in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = name.path();
+        match path.symlink_metadata() {
+            Ok(found) if found.is_file() && found.nlink() == 1 => nameless.push_back(Nameless { path, bytes: found.len() }),
+            _ => drop(std::fs::remove_file(path)),
+        }
+    }
+    nameless
 }
 
 /// What a file loses at once: about a millisecond of the disk's time.
 const PIECE_BYTES: u64 = 1 << 20;
+const FILE_BYTES_MIN: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of all second names, in mebibytes.
+    fn lengths(database: &Path) -> Vec<u64> {
+        let names = folder_of(database).read_dir().unwrap();
+        let mut lengths: Vec<u64> = names.map(|entry| entry.unwrap().metadata().unwrap().len() >> 20).collect();
+        lengths.sort_unstable();
+        lengths
+    }
 
     #[test]
     fn a_file_is_shortened_once_its_first_name_is_gone() {
@@ -121,21 +180,58 @@ mod tests {
         removal.keep(&gone);
         assert!(!removal.step());
         std::fs::remove_file(&gone).unwrap();
-        let names = database.with_extension("removing");
-        let lengths = || {
-            let mut lengths: Vec<u64> =
-                names.read_dir().unwrap().map(|entry| entry.unwrap().metadata().unwrap().len() >> 20).collect();
-            lengths.sort_unstable();
-            lengths
-        };
+        let lengths = || lengths(&database);
         let mut seen = Vec::new();
         while removal.step() {
-            seen.push(lengths());
+            seen.push((lengths(), removal.waiting_bytes() >> 20));
         }
-        assert_eq!(seen, [vec![2, 3], vec![1, 3], vec![3]]);
+        assert_eq!(seen, [(vec![2, 3], 2), (vec![1, 3], 1), (vec![3], 0)]);
         assert_eq!(std::fs::read(&read).unwrap(), vec![7; 3 << 20]);
         drop(removal);
         assert!(lengths().is_empty() && read.exists());
+    }
+
+    #[test]
+    fn files_that_wait_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("store");
+        std::fs::create_dir(&database).unwrap();
+        let mut removal = Removal::new(&database);
+        for (name, length) in [("1", 3 << 20), ("2", 2 << 20), ("3", 1)] {
+            std::fs::write(database.join(name), vec![7; length]).unwrap();
+            removal.keep(&database.join(name));
+            removal.find_nameless();
+            assert_eq!(removal.waiting_bytes(), 0, "it has its name");
+        }
+        ["1", "2", "3"].iter().for_each(|name| std::fs::remove_file(database.join(name)).unwrap());
+        removal.find_nameless();
+        removal.find_nameless();
+        assert_eq!(removal.waiting_bytes(), (5 << 20) + FILE_BYTES_MIN);
+        drop(removal);
+        assert!(lengths(&database).is_empty(), "all go at the end");
+    }
+
+    #[test]
+    fn what_an_earlier_end_left_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("store");
+        let left = folder_of(&database);
+        [&database, &left].iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+        std::fs::write(left.join("1"), vec![7; 3 << 20]).unwrap();
+        std::fs::write(left.join("2"), "").unwrap();
+        std::fs::write(database.join("used"), "used").unwrap();
+        std::fs::hard_link(database.join("used"), left.join("3")).unwrap();
+        std::os::unix::fs::symlink(database.join("used"), left.join("4")).unwrap();
+        let mut removal = Removal::new(&database);
+        assert_eq!(lengths(&database), [0, 3], "only what has no other name is left");
+        assert_eq!(removal.waiting_bytes(), (3 << 20) + FILE_BYTES_MIN);
+        let mut seen = Vec::new();
+        while removal.step() {
+            seen.extend(lengths(&database).into_iter().filter(|length| *length > 0));
+        }
+        assert!(seen.ends_with(&[2, 1]), "{seen:?}: piece by piece");
+        assert!(lengths(&database).is_empty() && removal.waiting_bytes() == 0);
+        assert_eq!(std::fs::read(database.join("used")).unwrap(), b"used");
     }
 
     #[test]
@@ -143,20 +239,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("store");
         std::fs::create_dir(&database).unwrap();
-        // Left by an earlier end.
-        std::fs::create_dir(database.with_extension("removing")).unwrap();
-        std::fs::write(database.with_extension("removing").join("1"), "old").unwrap();
         let mut removal = Removal::new(&database);
         for name in ["0.jnl", "1.jnl", "version"] {
             std::fs::write(database.join(name), name).unwrap();
         }
         removal.keep_journals();
         removal.keep_journals();
-        assert_eq!(removal.waiting.len(), 2);
+        assert_eq!(removal.named.len(), 2);
         std::fs::remove_file(database.join("0.jnl")).unwrap();
         removal.keep_journals();
         assert!(removal.step() && !removal.step());
-        assert_eq!(removal.waiting.len(), 1);
-        assert_eq!(std::fs::read_dir(database.with_extension("removing")).unwrap().count(), 1);
+        assert_eq!(removal.named.len(), 1);
+        assert_eq!(std::fs::read_dir(folder_of(&database)).unwrap().count(), 1);
     }
 }

@@ -258,9 +258,9 @@ impl Tables {
         &self.heads
     }
 
-    /// To be called after every commit, and now and then when there is none.
-    pub fn hold(&self) {
-        self.leftovers.hold(&self.keyspaces);
+    /// To be called after every commit, with its bytes, and now and then when there is none.
+    pub fn hold(&self, brought_bytes: usize) {
+        self.leftovers.hold(&self.keyspaces, brought_bytes);
     }
 
     #[cfg(test)]

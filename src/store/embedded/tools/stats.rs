@@ -5,6 +5,7 @@ use std::path::Path;
 use fjall::Slice;
 
 use super::super::codec::decode_head;
+use super::super::removal::folder_of;
 use super::super::tables::{Look, Space, Trouble};
 use super::{Workbench, guarded};
 use crate::types::Millis;
@@ -23,7 +24,7 @@ pub struct FolderStats {
     /// Times of the oldest and the newest message; None without messages.
     pub oldest: Option<Millis>,
     pub newest: Option<Millis>,
-    /// Size of all files.
+    /// Size of all files but those on their way out.
     pub disk_bytes: u64,
 }
 
@@ -41,7 +42,8 @@ impl Workbench {
     /// # Errors
     /// When a table or a message cannot be read.
     pub fn stats(&self) -> Result<FolderStats, Trouble> {
-        let mut stats = FolderStats { disk_bytes: disk_bytes(&self.path), ..FolderStats::default() };
+        let mut stats =
+            FolderStats { disk_bytes: disk_bytes(&self.path, &folder_of(&self.folder.database())), ..FolderStats::default() };
         guarded(|| {
             for space in Space::ALL {
                 let table = self.count(space, &mut stats)?;
@@ -90,11 +92,12 @@ impl Workbench {
     }
 }
 
-/// Of all files below a folder. What vanishes meanwhile does not count.
-fn disk_bytes(folder: &Path) -> u64 {
+/// Of all files below a folder, without those in another. What vanishes meanwhile does not count.
+fn disk_bytes(folder: &Path, without: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let size = |entry: std::fs::DirEntry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => disk_bytes(&entry.path()),
+        Ok(kind) if kind.is_dir() && entry.path() == without => 0,
+        Ok(kind) if kind.is_dir() => disk_bytes(&entry.path(), without),
         _ => entry.metadata().map_or(0, |metadata| metadata.len()),
     };
     entries.filter_map(Result::ok).map(size).sum()
