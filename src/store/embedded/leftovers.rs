@@ -58,8 +58,8 @@ impl Leftovers {
         Ok(Leftovers { held: Mutex::default(), brought_bytes, sender: Some(sender), thread: Some(thread) })
     }
 
-    /// To be called after every commit, with its bytes, and now and then when there is none: holds what counts now, before the database could
-    /// replace it, and lets go of what it has replaced and nobody else looks at any more.
+    /// To be called after every commit, with its bytes, and now and then when there is none: holds what counts now, before the
+    /// database could replace it, and lets go of what it has replaced and nobody else looks at any more.
     pub fn hold(&self, keyspaces: &[Keyspace], brought_bytes: usize) {
         self.brought_bytes.fetch_add(brought_bytes as u64, Ordering::Relaxed);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -39,7 +39,8 @@ impl Removal {
     /// Gives a second name to a file that the database is about to remove; a file that has one gets no third.
     pub fn keep(&mut self, path: &Path) {
         let Ok(found) = path.metadata() else { return };
-        // Nobody else has this number as long as the name is there. In a folder that was copied somebody may: that file goes at once.
+        // Nobody else has this number as long as the name is there. In a folder that was copied somebody may, whose file then ends
+        // as the database removes it.
         let name = self.folder.join(found.ino().to_string());
         let linked = match std::fs::hard_link(path, &name) {
             Err(fault) if fault.kind() == ErrorKind::NotFound => {
@@ -121,7 +122,7 @@ impl Removal {
 }
 
 impl Drop for Removal {
-    /// Everything goes at once: nobody writes any more, and who waits for the end would wait longer for pieces. With `discard`
+    /// Everything goes at once: nothing is written any more, and pieces would only take longer. With `discard`
     /// a gibibyte takes about two seconds.
     fn drop(&mut self) {
         let Ok(names) = std::fs::read_dir(&self.folder) else { return };
@@ -150,7 +151,7 @@ fn take_over(folder: &Path) -> VecDeque<Nameless> {
     nameless
 }
 
-/// What a file loses at once: about a millisecond of the disk's time.
+/// What a file loses at once: with more a sync waits longer, with less all syncs together do.
 const PIECE_BYTES: u64 = 1 << 20;
 const FILE_BYTES_MIN: u64 = 64 << 10;
 
