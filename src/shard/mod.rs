@@ -3,8 +3,8 @@
 //! The turn is five verbs: *collect* what kernel, mesh and other threads have brought, *step* the engine with it, *apply* the
 //! effects, *flush* what waits to leave, *rest* until there is more. Collecting and flushing are one system call.
 //!
-//! Never decides anything a client can see; the engine does. glommio is used in this folder only, `unsafe` only in `ring` and
-//! `descriptors`. Everything here but [`mod@start`] and [`listen`] lives on the shard's own thread.
+//! Never decides anything a client can see; the engine does. glommio is used in this folder only, `unsafe` in no more of its
+//! files than `ring` and `descriptors`. Everything here but [`mod@start`] and [`listen`] lives on the shard's own thread.
 
 mod admission;
 mod calls;

@@ -26,7 +26,7 @@ impl Heads {
         (held != EMPTY && held != UNKNOWN && held >> HEAD_BITS == number / PLACES as u64).then_some(Seq(held & HEAD_MASK))
     }
 
-    /// By the writer, once a commit is visible.
+    /// By the applier, once a commit is in the tables.
     pub fn moved(&self, number: u64, head: Seq) {
         self.place(number).store(pack(number, head).unwrap_or(UNKNOWN), Ordering::Release);
     }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readers_never_replace_what_the_writer_knows() {
+    fn readers_never_replace_what_the_applier_knows() {
         let heads = Heads::new();
         assert_eq!(heads.known(7), None);
         heads.found(7, Seq(3));

@@ -1,6 +1,6 @@
-//! Owns making a segment's file before it is needed, on a thread of its own: a write that makes a file longer is on disk only with
-//! the file system's own journal, which may be busy for many milliseconds with what others remove; a write over what is there
-//! already needs nothing of it. Never touches a file that the log uses.
+//! Owns making a segment's file before it is needed, on a thread of its own: a write that makes a file longer is on disk only
+//! with the file system's own bookkeeping, which may be busy for many milliseconds with what others remove; a write over what is
+//! there already needs nothing of it. Never touches a file that the log uses.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,7 +1,7 @@
 //! Owns the indexer's thread: it reads what commits have changed, puts it into the index, and reads all logs where an index has
 //! to be made anew. Its share of the processor is small, its work comes in small pieces, and its own commits are seconds apart.
 //!
-//! Never writes to the store and never makes its writer wait. Whatever fails here costs searches their speed, nothing else.
+//! Never writes to the store and never makes whoever does wait. Whatever fails here costs searches their speed, nothing else.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -336,7 +336,7 @@ impl<'a> Session<'a> {
     fn load_tail(&mut self) -> Result<(), Halt> {
         self.search.begin_tail();
         let from = changes::key(self.durable + 1);
-        // Taken after the writer began to note: nothing falls between.
+        // Taken after the applier began to note: nothing falls between.
         view(self.shared, |view| {
             lists_reach_back(view, self.durable)?;
             for guard in view.range(Space::Changes, from, None) {

@@ -99,7 +99,7 @@ impl Drop for Indexing {
     }
 }
 
-/// What writer, indexer and readers share.
+/// What applier, indexer and readers share.
 #[derive(Default)]
 pub struct Search {
     state: Mutex<State>,
@@ -124,7 +124,7 @@ struct State {
     /// By conversation number: first and last `seq` of messages that the index may lack. None: unknown.
     tail: Option<HashMap<u64, (Seq, Seq), RandomState>>,
     lag_messages: u64,
-    /// Since the tail began: the newest commit that was read from the lists, the oldest that the writer told of. A commit that
+    /// Since the tail began: the newest commit that was read from the lists, the oldest that the applier told of. A commit that
     /// is visible before it is told of would count twice.
     loaded: u64,
     noted_from: Option<u64>,
@@ -199,7 +199,7 @@ impl Search {
         self.wake.notify_all();
     }
 
-    /// The index lacks these: the writer has committed them, and nobody was told yet.
+    /// The index lacks these: the applier has brought them to the tables, and no reader was let on yet.
     pub fn committed(&self, commit: u64, changes: &[Change]) {
         if changes.is_empty() {
             return;
@@ -270,7 +270,7 @@ impl Search {
         drop(self.wake.wait_timeout_while(self.state(), duration, busy));
     }
 
-    /// From now on the writer notes what the index lacks.
+    /// From now on the applier notes what the index lacks.
     fn begin_tail(&self) {
         let mut state = self.state();
         (state.tail, state.lag_messages) = (Some(HashMap::default()), 0);
@@ -319,5 +319,5 @@ fn note_tail(tail: &mut HashMap<u64, (Seq, Seq), RandomState>, change: &Change) 
 
 /// Beyond so many conversations with messages that the index lacks, all are looked through until it has caught up.
 const TAIL_CONVERSATIONS_MAX: usize = 200_000;
-/// The writer waits no longer than this takes.
+/// The applier waits no longer than this takes.
 const TAIL_UPDATES_AT_ONCE: usize = 2_048;
