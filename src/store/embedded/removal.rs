@@ -39,8 +39,8 @@ impl Removal {
     /// Gives a second name to a file that the database is about to remove; a file that has one gets no third.
     pub fn keep(&mut self, path: &Path) {
         let Ok(found) = path.metadata() else { return };
-        // Nobody else has this number as long as the name is there. In a folder that was copied somebody may, whose file then ends
-        // as the database removes it.
+        // Nobody else has this number as long as the name is there, but in a folder that was copied: such a file ends as the
+        // database removes it.
         let name = self.folder.join(found.ino().to_string());
         let linked = match std::fs::hard_link(path, &name) {
             Err(fault) if fault.kind() == ErrorKind::NotFound => {
