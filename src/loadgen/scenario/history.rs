@@ -1,8 +1,11 @@
 //! `bench history`: pages of one very long conversation, from its end and from its middle, and search in it. The conversation
 //! is written through the store before the server starts.
 
+use std::time::{Duration, Instant};
+
 use hdrhistogram::Histogram;
 
+use super::super::child::SpawnedServer;
 use super::super::error::{BenchError, BenchResult};
 use super::super::fill::{FilledFolder, Filler, user};
 use super::super::options::HistoryOptions;
@@ -33,6 +36,8 @@ pub fn run(options: &HistoryOptions) -> BenchResult<Report> {
     reader.wait("sync_done", |seen, _| matches!(seen, super::super::envelope::Seen::Synced))?;
     let mut report = Report::new("history", setting(options, &folder));
     pages(&mut report, &mut reader, options, &line)?;
+    line.set_message("waiting for the search index");
+    report.figure("indexed_s", "search index up to date, after pages were read", "s", vec![indexed(&server)?]);
     searches(&mut report, &mut reader, options, &line)?;
     report.figure(
         "resident_mib",
@@ -130,6 +135,24 @@ fn check_page(page: &str, end: u64, limit: u32) -> BenchResult<()> {
     Err(BenchError::Server(format!("asked for what is before {end}, got {} messages from {:?} on", seqs.len(), seqs.first())))
 }
 
+/// Waits until nothing is missing in the index: how long that took, in seconds. What it lacks is looked through by each search,
+/// which is not what is measured.
+fn indexed(server: &SpawnedServer) -> BenchResult<f64> {
+    let begun = Instant::now();
+    let lacks = |name| server.metric(name).is_none_or(|value| value > 0.0);
+    let mut whole = 0;
+    // The metrics are brought up to date now and then only.
+    while whole < INDEXED_LOOKS {
+        if begun.elapsed() > INDEXED_WITHIN {
+            return Err(BenchError::Server(format!("the search index was not up to date after {} s", INDEXED_WITHIN.as_secs())));
+        }
+        std::thread::sleep(INDEXED_LOOK_EVERY);
+        let behind = lacks("corehub_search_lag_messages") || lacks("corehub_search_rebuild_conversations");
+        whole = if behind { 0 } else { whole + 1 };
+    }
+    Ok(begun.elapsed().as_secs_f64())
+}
+
 fn searches(report: &mut Report, reader: &mut Solo, options: &HistoryOptions, line: &indicatif::ProgressBar) -> BenchResult<()> {
     let kinds: [(&str, [&'static str; 6]); 3] = [
         (
@@ -200,6 +223,9 @@ const WORDS_PER_MESSAGE: usize = 12;
 /// Requests of each kind before times count.
 const WARM_REQUESTS: u64 = 20;
 const SEARCH_LIMIT: u64 = 20;
+const INDEXED_LOOKS: u32 = 3;
+const INDEXED_LOOK_EVERY: Duration = Duration::from_millis(500);
+const INDEXED_WITHIN: Duration = Duration::from_secs(300);
 const PAGE_P99_US_MAX: f64 = 5_000.0;
 const SEARCH_P50_US_MAX: f64 = 50_000.0;
 const MEBIBYTE: f64 = 1_048_576.0;
