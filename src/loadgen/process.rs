@@ -71,11 +71,12 @@ impl Process {
         Ok(sum)
     }
 
-    /// Bytes that those threads have caused to be written to disks so far, what is not yet written back included.
+    /// Bytes that those threads have handed to write calls so far. What the kernel counts as dirtied (`write_bytes`) is whole
+    /// folios, which may be a hundred times as much.
     pub fn written_where(&self, counts: impl Fn(&str) -> bool) -> BenchResult<u64> {
         let written = |task: PathBuf| {
             let text = fs::read_to_string(task.join("io")).unwrap_or_default();
-            field_bytes(&text, "write_bytes:") / 1024
+            field_bytes(&text, "wchar:") / 1024
         };
         Ok(self.tasks(counts)?.into_iter().map(written).sum())
     }
