@@ -241,16 +241,15 @@ impl Shard {
     /// The flight has left.
     pub(super) fn sent(&mut self, key: SessionKey, turn: &mut Turn<'_>) {
         let Some(session) = self.session(key) else { return };
+        let said = if session.sync.is_some() { session.outbox.syncs_in_flight() } else { 0 };
         if session.outbox.landed() {
             turn.effects.dirty.push(key);
         }
+        session.syncs_have_left(said);
         if session.reading_held {
             // Whoever takes what was asked for is alive, though its pong is not read yet.
             session.timers.heard = turn.now.mono_ms();
             session.timers.pinged = NEVER;
-        }
-        if session.outbox.lane_bytes(Lane::Message) == 0 {
-            session.sync_has_left();
         }
         self.resume_reading(key, turn);
         let Some(session) = self.session(key) else { return };

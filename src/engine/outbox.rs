@@ -103,6 +103,14 @@ impl Outbox {
         bytes
     }
 
+    /// How many ends of syncs are in flight.
+    pub fn syncs_in_flight(&self) -> usize {
+        self.queues.as_deref().map_or(0, |queues| {
+            let flight = queues.flight[Lane::Message as usize] as usize;
+            queues.lanes[Lane::Message as usize].iter().take(flight).filter(|entry| entry.mark == LogMark::SYNC_DONE).count()
+        })
+    }
+
     /// The flight has left: its frames are forgotten. Returns true when more waits, that is, when the connection is dirty again.
     pub fn landed(&mut self) -> bool {
         let Some(queues) = self.queues.as_deref_mut() else { return false };

@@ -348,6 +348,9 @@ impl Shard {
             return self.refuse(key, request.as_ref(), overloaded(), turn);
         }
         let Some(session) = self.ready(key) else { return };
+        if session.owes_enough_syncs() {
+            return self.refuse(key, request.as_ref(), too_many_syncs(), turn);
+        }
         let (id, account) = (session.id, session.account());
         let read = Read::User { user: account.user.clone(), device: account.device.clone(), recent_since: None };
         let pending = Pending::SyncRows { key, session: id, request, cursors: Box::new(cursors) };
@@ -365,8 +368,8 @@ impl Shard {
     ) {
         let Some(session) = self.ready(key).filter(|session| session.id == id) else { return };
         if session.owes_enough_syncs() {
-            let fault = Fault::retry(ErrorName::Overloaded, "earlier syncs of this connection are not done: read on first", 100);
-            return self.refuse(key, request.as_ref(), fault, turn);
+            // Several were on their way to the store.
+            return self.refuse(key, request.as_ref(), too_many_syncs(), turn);
         }
         let state = match result {
             Ok(Answer::User(state)) => state,
@@ -489,6 +492,10 @@ pub(super) fn store_fault(fault: &StoreFault) -> Fault {
         StoreFault::Unavailable(_) => Fault::retry(ErrorName::StoreUnavailable, "the store cannot take this now", 1_000),
         StoreFault::Overloaded { retry_after_ms } => Fault::retry(ErrorName::Overloaded, "the store is busy", *retry_after_ms),
     }
+}
+
+fn too_many_syncs() -> Fault {
+    Fault::retry(ErrorName::Overloaded, "earlier syncs of this connection are not done: read on first", 100)
 }
 
 pub(super) fn overloaded() -> Fault {

@@ -288,11 +288,11 @@ impl Session {
         }
     }
 
-    /// Everything in the outbox's message lane has left.
-    pub fn sync_has_left(&mut self) {
+    /// So many ends of syncs were in the flight that has left, the oldest.
+    pub fn syncs_have_left(&mut self, count: usize) {
         if let Some(sync) = self.sync.as_mut() {
-            sync.said.clear();
-            if sync.requests.is_empty() {
+            sync.said.drain(..count.min(sync.said.len()));
+            if sync.requests.is_empty() && sync.said.is_empty() {
                 self.sync = None;
             }
         }

@@ -18,6 +18,24 @@ fn mark(cursor: u32, seq: u64) -> Option<LogMark> {
 }
 
 #[test]
+fn ends_of_syncs_are_counted_while_they_are_in_flight() {
+    let mut outbox = Outbox::default();
+    let mut frames = Vec::new();
+    for mark in [Some(LogMark::SYNC_DONE), Some(LogMark { cursor: 0, seq: Seq(1) }), Some(LogMark::SYNC_DONE)] {
+        outbox.push(Lane::Message, frame(10), mark);
+    }
+    assert_eq!(outbox.syncs_in_flight(), 0);
+    // More comes meanwhile: the lane need not be empty for one of them to have left.
+    outbox.take(2, usize::MAX, &mut frames);
+    outbox.push(Lane::Message, frame(10), Some(LogMark { cursor: 0, seq: Seq(2) }));
+    assert_eq!(outbox.syncs_in_flight(), 1);
+    assert!(outbox.landed());
+    assert_eq!(outbox.syncs_in_flight(), 0);
+    outbox.take(1, usize::MAX, &mut frames);
+    assert_eq!(outbox.syncs_in_flight(), 1);
+}
+
+#[test]
 fn lanes_leave_in_order_of_importance() {
     let mut outbox = Outbox::default();
     assert!(outbox.push(Lane::Message, frame(3), mark(0, 1)));
