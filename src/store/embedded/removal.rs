@@ -50,7 +50,11 @@ impl Removal {
             }
             linked => linked,
         };
-        if linked.is_ok() {
+        // Where the system does not count names, it could not be told later that nobody reads the file any more.
+        let is_counted = || name.metadata().is_ok_and(|found| found.nlink() > 1);
+        if linked.is_ok() && !is_counted() {
+            let _ = std::fs::remove_file(&name);
+        } else if linked.is_ok() {
             self.named.push(name);
         }
     }
