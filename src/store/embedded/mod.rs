@@ -355,6 +355,8 @@ impl EmbeddedBackend {
         // Whoever was told of a commit, in the one way of durability or the other, is to find it.
         let acknowledged = self.number;
         self.applier = None;
+        // Nobody else is to write in its folder from here on.
+        self.log.settle();
         let mut open = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
         drop(open.take());
         let kept = Some(acknowledged);

@@ -12,7 +12,7 @@ use super::super::tables::Space;
 /// What stands at the beginning of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHead {
-    /// 1 for the first segment that was ever begun; the next one has the next number.
+    /// 1 for the first segment that was ever begun; the next one has the next number. [`SPARE`]: it was never begun.
     pub sequence: u64,
     /// The last commit before this segment. What earlier segments hold beyond it does not count: it had failed.
     pub base: u64,
@@ -212,6 +212,8 @@ fn number(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
+/// [`SegmentHead::sequence`] of a file that waits to be a segment.
+pub const SPARE: u64 = 0;
 /// Where a segment's first frame begins.
 pub const FRAMES_AT: usize = 4_096;
 pub const FRAME_ALIGN: usize = 8;

@@ -73,6 +73,7 @@ impl CommitLog {
     /// Begins a new segment behind all that were found; everything up to `base` is in the tables and on disk there.
     pub fn begin(folder: &Path, found: &Found, base: u64) -> io::Result<CommitLog> {
         make(folder)?;
+        clear_unfinished(folder)?;
         let next_file = found.files().iter().max().map_or(0, |last| last + 1);
         let mut free = found.files().to_vec();
         // What a reader of the log would start with goes last: until the new segment is on disk it is needed.
@@ -221,6 +222,11 @@ impl CommitLog {
         }
     }
 
+    /// Ends what is done beside it: another log may be begun in the folder, and this one is not to be written to any more.
+    pub fn settle(&mut self) {
+        self.spare = None;
+    }
+
     /// To be called now and then: a burst may have left more files than are of use.
     pub fn tend(&mut self) {
         while self.free.len() > FREE_FILES_MAX {
@@ -270,6 +276,17 @@ fn make(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes files that were no segments yet when their maker was killed.
+fn clear_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) && path.is_file() {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 fn salt() -> io::Result<u64> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
@@ -277,6 +294,8 @@ fn salt() -> io::Result<u64> {
 }
 
 const EXTENSION: &str = "log";
+/// Of what has no valid head yet.
+const UNFINISHED: &str = "new";
 /// A segment that has come so far is the last one to be written to.
 const SEGMENT_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 8 << 20 };
 /// One large commit may have made it longer.

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::frame::{self, FRAME_ALIGN, FRAME_HEAD_BYTES, FRAMES_AT, FrameHead, Kind, Record, SegmentHead};
+use super::frame::{self, FRAME_ALIGN, FRAME_HEAD_BYTES, FRAMES_AT, FrameHead, Kind, Record, SPARE, SegmentHead};
 use super::{EXTENSION, path};
 
 /// Why the log is not to be believed.
@@ -23,6 +23,8 @@ pub enum CommitLogFault {
 #[derive(Debug)]
 pub struct Found {
     segments: Vec<Segment>,
+    /// Files that no segment was begun in.
+    spares: Vec<u64>,
     /// All files, by number.
     files: Vec<u64>,
     /// Those without anything that is needed.
@@ -241,11 +243,12 @@ fn loose(segment: &Segment, range: Range<usize>) -> Result<Option<(usize, Range<
 /// All segments in their order.
 fn look(folder: &Path, acknowledged: u64, kept_max: Option<u64>) -> Result<Found, CommitLogFault> {
     let files = files(folder).map_err(|source| CommitLogFault::Io { path: folder.to_owned(), source })?;
-    let (mut segments, mut unreadable) = (Vec::new(), Vec::new());
+    let (mut segments, mut spares, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     for number in &files {
         let path = path(folder, *number);
         let bytes = read(&path)?;
         match SegmentHead::decode(&bytes) {
+            Some(head) if head.sequence == SPARE => spares.push(*number),
             Some(head) => segments.push(Segment::look(*number, path, head, &bytes)),
             None => unreadable.push(path),
         }
@@ -258,7 +261,7 @@ fn look(folder: &Path, acknowledged: u64, kept_max: Option<u64>) -> Result<Found
     }
     let checkpoint = segments.iter().flat_map(Segment::checkpoints).max().unwrap_or(acknowledged);
     let (free, steps) = (Vec::new(), Vec::new());
-    Ok(Found { segments, files, free, checkpoint, end: checkpoint, gap_end: 0, steps, unreadable })
+    Ok(Found { segments, spares, files, free, checkpoint, end: checkpoint, gap_end: 0, steps, unreadable })
 }
 
 impl Found {
@@ -276,7 +279,8 @@ impl Found {
         let newest = self.segments.last().map(|segment| segment.number);
         let known = |number: u64| self.segments.iter().any(|segment| segment.number == number);
         let files = self.files.iter().copied();
-        files.filter(|number| known(*number) && !needed(*number) && Some(*number) != newest).collect()
+        let unneeded = files.filter(|number| known(*number) && !needed(*number) && Some(*number) != newest);
+        self.spares.iter().copied().chain(unneeded).collect()
     }
 
     fn blame(&self, folder: &Path, last: u64, acknowledged: u64) -> CommitLogFault {

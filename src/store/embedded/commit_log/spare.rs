@@ -6,26 +6,32 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::frame::SegmentHead;
-use super::{SEGMENT_BYTES, path, salt};
+use super::super::room::Disk;
+use super::frame::{SPARE, SegmentHead};
+use super::{SEGMENT_BYTES, UNFINISHED, path, salt};
 use crate::scheduling::be_nice;
 
-/// A file that is being made. Dropping it waits for the end.
+/// A file that is being made. Dropping it breaks that off and waits until nothing is written any more.
 #[derive(Debug)]
 pub struct Spare {
     number: u64,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Spare {
     /// Begins to make the file of this number. None: the system refuses a thread.
     pub fn begin(folder: &Path, number: u64) -> Option<Spare> {
-        let folder = folder.to_owned();
-        let thread = std::thread::Builder::new().name("store-log-spare".to_owned()).spawn(move || make(&folder, number)).ok()?;
-        Some(Spare { number, thread: Some(thread) })
+        let (folder, stop) = (folder.to_owned(), Arc::new(AtomicBool::new(false)));
+        let told = stop.clone();
+        let builder = std::thread::Builder::new().name("store-log-spare".to_owned());
+        let thread = builder.spawn(move || make(&folder, number, &told)).ok()?;
+        Some(Spare { number, stop, thread: Some(thread) })
     }
 
     pub fn is_over(&self) -> bool {
@@ -42,6 +48,7 @@ impl Spare {
 impl Drop for Spare {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
+            self.stop.store(true, Ordering::Relaxed);
             // Whether it was made is of no interest any more.
             let _ = thread.join();
         }
@@ -49,13 +56,16 @@ impl Drop for Spare {
 }
 
 /// A whole segment of nothing, which comes before all others.
-fn make(folder: &Path, number: u64) -> io::Result<()> {
+fn make(folder: &Path, number: u64, stop: &AtomicBool) -> io::Result<()> {
     be_nice(NICENESS);
+    // What is left below that is for bringing acknowledged messages to the tables.
+    if Disk::of(folder).is_some_and(|disk| disk.spare_bytes() < SEGMENT_BYTES) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     let fresh = unfinished(folder, number);
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    let filled = fill(&file);
+    let filled = fill(&file, stop);
     if filled.is_err() {
-        // A full disk needs the room more than the log needs a spare.
         let _ = std::fs::remove_file(&fresh);
     }
     filled?;
@@ -63,14 +73,17 @@ fn make(folder: &Path, number: u64) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn fill(file: &File) -> io::Result<()> {
+fn fill(file: &File, stop: &AtomicBool) -> io::Result<()> {
     for at in (0..SEGMENT_BYTES).step_by(ZEROS.len()) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         file.write_all_at(&ZEROS, at)?;
         // What the disk gets at once is what the next commit waits for.
         file.sync_data()?;
         std::thread::sleep(BETWEEN_PIECES);
     }
-    let head = SegmentHead { sequence: 0, base: 0, checkpoint: 0, salt: salt()? };
+    let head = SegmentHead { sequence: SPARE, base: 0, checkpoint: 0, salt: salt()? };
     file.write_all_at(&head.encode(), 0)?;
     file.sync_all()
 }
@@ -86,7 +99,7 @@ pub fn lengthen(file: &File, length: u64) -> u64 {
 
 /// What a segment is called until it is one.
 pub fn unfinished(folder: &Path, number: u64) -> PathBuf {
-    path(folder, number).with_extension("new")
+    path(folder, number).with_extension(UNFINISHED)
 }
 
 static ZEROS: [u8; PIECE_BYTES as usize] = [0; PIECE_BYTES as usize];

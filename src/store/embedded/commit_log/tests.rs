@@ -290,3 +290,47 @@ fn a_spare_that_could_not_be_made_is_done_without() {
     assert!(found.files().len() > 4 && !found.files().contains(&next), "{:?}", found.files());
     assert_eq!(replayed(&found), (1..=1_000).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_log_begun_anew_meets_no_spare_in_the_making() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let mut log = filled(&path, 1, |_| 0);
+    let mut number = 1;
+    for round in 0..100 {
+        log.settle();
+        log.spare = Spare::begin(&path, log.next_file);
+        std::thread::sleep(std::time::Duration::from_micros(round * 20));
+        // As after a fault: the one before is still there, but writes nothing any more.
+        log.settle();
+        let found = find(&path, number, None).unwrap();
+        let mut next = CommitLog::begin(&path, &found, number).unwrap();
+        for _ in 0..3 {
+            number += 1;
+            assert_eq!(write(&mut next, &rows(number), number - 2, true).unwrap(), number);
+        }
+        log = next;
+        let found = find(&path, number, None).unwrap();
+        assert_eq!((found.end, replayed(&found)), (number, vec![number - 1, number]), "round {round}");
+        let unfinished = std::fs::read_dir(&path)
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == UNFINISHED));
+        assert_eq!(unfinished.count(), 0, "round {round}");
+    }
+}
+
+#[test]
+fn damage_is_not_blamed_on_a_spare() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let log = filled(&path, 3, |_| 0);
+    let active = super::path(&path, log.active.number);
+    let made = Spare::begin(&path, log.next_file).and_then(Spare::end).unwrap();
+    drop(log);
+    std::fs::File::options().write(true).open(&active).unwrap().set_len(FRAMES_AT as u64).unwrap();
+    assert!(matches!(find(&path, 3, None), Err(CommitLogFault::EndsEarly { path, .. }) if path == active));
+    // Nor is it a log of its own, which would begin with nothing.
+    std::fs::remove_file(&active).unwrap();
+    assert!(!salvage(&path, 3).unwrap().0.exists());
+    assert!(find(&path, 0, None).unwrap().free().contains(&made));
+}
