@@ -82,10 +82,11 @@ class Inode:
 
 
 class Name:
-    """A change of a name: the folders that must be synced for it to last, the file or folder it makes, and how to undo it."""
+    """A change of a name: the folders that must be synced for it to last, the file or folder it makes or the folder it removes, and
+    how to undo it."""
 
-    def __init__(self, folders, inode, made, undo):
-        self.folders, self.inode, self.made, self.undo = set(folders), inode, made, undo
+    def __init__(self, folders, inode, made, removed, undo):
+        self.folders, self.inode, self.made, self.removed, self.undo = set(folders), inode, made, removed, undo
 
     def lasts(self, path):
         """A sync of what lies at `path` makes the folders that lead there last."""
@@ -333,14 +334,22 @@ class Lossy(Operations):
         return 0
 
     # ---- names -------------------------------------------------------------------------------------------------------------
-    def name(self, paths, undo, inode=None, made=None):
-        self.names.append(Name([os.path.dirname(path) for path in paths], inode, made, undo))
+    def name(self, paths, undo, inode=None, made=None, removed=None):
+        self.names.append(Name([os.path.dirname(path) for path in paths], inode, made, removed, undo))
 
     def fsyncdir(self, path, datasync, fh):
         self.step()
         self.counters["syncs"] += 1
         folder = path.rstrip("/") or "/"
-        self.names = [name for name in self.names if folder not in name.folders and not name.lasts(folder)]
+        pending, gone = [], set()
+        for name in reversed(self.names):
+            # What was changed in a folder before it was removed for good cannot come back.
+            lasts = folder in name.folders or name.lasts(folder) or bool(gone & name.folders)
+            if not lasts:
+                pending.append(name)
+            elif name.removed:
+                gone.add(name.removed)
+        self.names = pending[::-1]
         if not self.names:
             self.forget_names()
         return 0
@@ -391,7 +400,8 @@ class Lossy(Operations):
         mode = os.stat(self.path(path)).st_mode & 0o7777
         os.rmdir(self.path(path))
         # The folder may have been made again, and that be durable.
-        self.name([path], lambda: os.path.isdir(self.path(path)) or os.mkdir(self.path(path), mode))
+        back = lambda: os.path.isdir(self.path(path)) or os.mkdir(self.path(path), mode)
+        self.name([path], back, removed=path)
         return 0
 
     # ---- the rest ----------------------------------------------------------------------------------------------------------
