@@ -488,6 +488,11 @@ impl Writer {
     }
 }
 
+/// True when these are the bytes that were sealed under this key.
+pub fn is_sealed(key: &[u8], bytes: &[u8]) -> bool {
+    Reader::unseal(key, bytes).is_ok()
+}
+
 /// Any bytes as a record with a right checksum.
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn sealed(version: u8, bytes: &[u8], key: &[u8]) -> Vec<u8> {

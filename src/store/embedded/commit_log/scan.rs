@@ -1,6 +1,7 @@
 //! Owns reading the log before the store is opened: which commits it holds that the tables may lack, and whether any is missing
 //! that somebody was told of. Never writes, but for a salvage that copies damaged files aside. Nobody writes meanwhile.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ struct Step {
     /// Of `segments`.
     segment: usize,
     records: Range<usize>,
+    /// Its frame is damaged: any byte of what can be told apart may be wrong.
+    loose: bool,
 }
 
 #[derive(Debug)]
@@ -113,6 +116,11 @@ impl Found {
         self.steps.last().map_or(0, |step| step.number)
     }
 
+    /// Commits whose frames are damaged: what is left of them is to be believed only as far as it proves itself.
+    pub fn loose(&self) -> BTreeSet<u64> {
+        self.steps.iter().filter(|step| step.loose).map(|step| step.number).collect()
+    }
+
     /// Hands over what the tables may lack, commit by commit in their order, each with its number.
     pub fn replay<E: From<CommitLogFault>>(&self, mut take: impl FnMut(u64, Vec<Record>) -> Result<(), E>) -> Result<(), E> {
         let mut open: Option<(usize, Vec<u8>)> = None;
@@ -154,7 +162,7 @@ pub fn find(folder: &Path, acknowledged: u64, kept_max: Option<u64>) -> Result<F
                 break;
             }
             reached = it.head.number;
-            found.steps.push(Step { number: reached, segment: place, records: it.records() });
+            found.steps.push(Step { number: reached, segment: place, records: it.records(), loose: false });
         }
     }
     let needed = found.needed(acknowledged);
@@ -189,7 +197,7 @@ pub fn salvage(folder: &Path, acknowledged: u64) -> Result<(Found, Vec<String>),
                 found.gap_end = to;
                 let loose = loose(segment, last_end..it.at)?;
                 let count = loose.as_ref().map_or(0, |(count, _)| *count);
-                found.steps.extend(loose.map(|(_, records)| Step { number: from, segment: place, records }));
+                found.steps.extend(loose.map(|(_, records)| Step { number: from, segment: place, records, loose: true }));
                 told.push(format!(
                     "commit log {name}: commits {from} to {to} are damaged; {count} records of them can be told apart, others \
                      are lost"
@@ -197,7 +205,7 @@ pub fn salvage(folder: &Path, acknowledged: u64) -> Result<(Found, Vec<String>),
             }
             if it.head.number > reached {
                 reached = it.head.number;
-                found.steps.push(Step { number: reached, segment: place, records: it.records() });
+                found.steps.push(Step { number: reached, segment: place, records: it.records(), loose: false });
             }
             last_end = it.at + frame::frame_bytes(it.head.bytes);
         }
@@ -212,7 +220,7 @@ pub fn salvage(folder: &Path, acknowledged: u64) -> Result<(Found, Vec<String>),
             ));
             reached += 1;
             found.gap_end = reached;
-            found.steps.push(Step { number: reached, segment: place, records });
+            found.steps.push(Step { number: reached, segment: place, records, loose: true });
         }
     }
     found.end = found.needed(acknowledged).max(reached);

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use fjall::{AbstractTree, PersistMode, Slice};
 
 use super::super::applier::Replaying;
+use super::super::codec;
 use super::super::commit_log::{self, CommitLog, Found, Record};
 use super::super::journal::{self, Keep, MARK, Mark};
 use super::super::keyring::Keyring;
@@ -186,7 +187,15 @@ impl Salvage<'_> {
     /// them left it.
     fn log(&self, found: &Found, newest: u64) -> Result<(), Replaying> {
         let mut older: BTreeMap<(usize, Slice), Option<Slice>> = BTreeMap::new();
-        found.replay(|number, records| -> Result<(), Replaying> {
+        let loose = found.loose();
+        found.replay(|number, mut records| -> Result<(), Replaying> {
+            if loose.contains(&number) {
+                // A wrong key would make a record of something that never was.
+                records.retain(|record| match record {
+                    Record::Put(_, key, value) => codec::is_sealed(key, value),
+                    Record::Delete(..) | Record::Changes(_) => true,
+                });
+            }
             let mut newer = self.target.database().batch().durability(Some(PersistMode::Buffer));
             for record in records {
                 let (space, key, value) = match record {

@@ -306,6 +306,20 @@ fn a_damaged_log_costs_nothing_that_the_tables_have() {
 }
 
 #[test]
+fn no_record_is_made_of_a_damaged_commit_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = killed(folder.path());
+    let whole = whole(&left);
+    let segment = damageable(&left).into_iter().filter(|path| path.extension().is_some_and(|it| it == "log"));
+    let segment = segment.max_by_key(|path| commit_log::extent(path)).unwrap();
+    // Keys, values and lengths of the first commit, by turns.
+    for at in (4_144..commit_log::extent(&segment).1.min(4_700)).step_by(29) {
+        let what = format!("byte {at} of the log");
+        repair(&harmed(&left, &segment, &[at]), &whole, 0, &what).unwrap();
+    }
+}
+
+#[test]
 fn what_lies_between_two_damaged_blocks_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let left = killed(folder.path());
