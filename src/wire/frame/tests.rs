@@ -80,6 +80,7 @@ fn a_claimed_length_reserves_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the messages that Miri can read are too short for these bounds")]
 fn assembly_memory_stays_near_what_was_received() {
     let limits = FrameLimits::new(1 << 20);
     let stream = frame(0x82, &vec![7; LARGE_BYTES]);
