@@ -250,13 +250,8 @@ impl Segment {
             file.write_all_at(&head.encode(), 0)?;
             file
         } else {
-            // It has its name only when its head is on disk, and its name is to be there before anything in it is said to be.
-            let fresh = spare::unfinished(folder, number);
-            let file = open(&fresh)?;
-            file.write_all_at(&head.encode(), 0)?;
-            file.sync_all()?;
-            std::fs::rename(&fresh, &path)?;
-            File::open(folder)?.sync_all()?;
+            let file = open(&unfinished(folder, number))?;
+            finish(folder, number, &file, &head)?;
             file
         };
         let length = file.metadata()?.len();
@@ -266,6 +261,20 @@ impl Segment {
 
 fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number}.{EXTENSION}"))
+}
+
+/// What a segment is called until it has a head.
+fn unfinished(folder: &Path, number: u64) -> PathBuf {
+    path(folder, number).with_extension(UNFINISHED)
+}
+
+/// Gives an unfinished file its head and its name: the name only when the head is on disk, and nothing in it is said to be there
+/// before the name is.
+fn finish(folder: &Path, number: u64, file: &File, head: &SegmentHead) -> io::Result<()> {
+    file.write_all_at(&head.encode(), 0)?;
+    file.sync_all()?;
+    std::fs::rename(unfinished(folder, number), path(folder, number))?;
+    File::open(folder)?.sync_all()
 }
 
 fn make(folder: &Path) -> io::Result<()> {

@@ -282,12 +282,10 @@ impl Found {
 
     /// Files whose commits are all in the tables.
     fn unneeded(&self) -> Vec<u64> {
-        let needed = |number: u64| self.steps.iter().any(|step| self.segments[step.segment].number == number);
+        let needed = |place: usize| self.steps.iter().any(|step| step.segment == place);
         // The newest one says up to where.
-        let newest = self.segments.last().map(|segment| segment.number);
-        let known = |number: u64| self.segments.iter().any(|segment| segment.number == number);
-        let files = self.files.iter().copied();
-        let unneeded = files.filter(|number| known(*number) && !needed(*number) && Some(*number) != newest);
+        let older = self.segments.split_last().map_or(&[][..], |(_, older)| older);
+        let unneeded = older.iter().enumerate().filter(|(place, _)| !needed(*place)).map(|(_, segment)| segment.number);
         self.spares.iter().copied().chain(unneeded).collect()
     }
 

@@ -5,7 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::super::room::Disk;
 use super::frame::{SPARE, SegmentHead};
-use super::{SEGMENT_BYTES, UNFINISHED, path, salt};
+use super::{SEGMENT_BYTES, finish, salt, unfinished};
 use crate::scheduling::be_nice;
 
 /// A file that is being made. Dropping it breaks that off and waits until nothing is written any more.
@@ -64,13 +64,12 @@ fn make(folder: &Path, number: u64, stop: &AtomicBool) -> io::Result<()> {
     }
     let fresh = unfinished(folder, number);
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    let filled = fill(&file, stop);
-    if filled.is_err() {
+    let head = SegmentHead { sequence: SPARE, base: 0, checkpoint: 0, salt: salt()? };
+    let made = fill(&file, stop).and_then(|()| finish(folder, number, &file, &head));
+    if made.is_err() {
         let _ = std::fs::remove_file(&fresh);
     }
-    filled?;
-    std::fs::rename(&fresh, path(folder, number))?;
-    File::open(folder)?.sync_all()
+    made
 }
 
 fn fill(file: &File, stop: &AtomicBool) -> io::Result<()> {
@@ -83,9 +82,7 @@ fn fill(file: &File, stop: &AtomicBool) -> io::Result<()> {
         file.sync_data()?;
         std::thread::sleep(BETWEEN_PIECES);
     }
-    let head = SegmentHead { sequence: SPARE, base: 0, checkpoint: 0, salt: salt()? };
-    file.write_all_at(&head.encode(), 0)?;
-    file.sync_all()
+    Ok(())
 }
 
 /// Makes a file longer by nothing, up to the next multiple of a piece; returns its length. Where that fails it stays as it is.
@@ -95,11 +92,6 @@ pub fn lengthen(file: &File, length: u64) -> u64 {
         Ok(()) => length + more,
         Err(_) => length,
     }
-}
-
-/// What a segment is called until it is one.
-pub fn unfinished(folder: &Path, number: u64) -> PathBuf {
-    path(folder, number).with_extension(UNFINISHED)
 }
 
 static ZEROS: [u8; PIECE_BYTES as usize] = [0; PIECE_BYTES as usize];

@@ -281,7 +281,7 @@ fn a_spare_that_could_not_be_made_is_done_without() {
     let mut log = filled(&path, 1, |_| 0);
     // Its name is taken by something that cannot be written to.
     let next = log.next_file;
-    std::fs::create_dir(spare::unfinished(&path, next)).unwrap();
+    std::fs::create_dir(unfinished(&path, next)).unwrap();
     for number in 2..=1_000 {
         assert_eq!(write(&mut log, &rows(number), 0, true).unwrap(), number);
     }
