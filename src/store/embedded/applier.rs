@@ -88,7 +88,7 @@ impl Applying {
     /// Shows readers what the tables lack, until the database is opened anew: it is in the log, and whoever knows of it asks.
     fn show(&self) {
         let backlog = &self.shared.backlog;
-        while let Some(stretch) = backlog.take_failed(TEND_EVERY) {
+        while let Some(stretch) = backlog.take_failed() {
             let tables = self.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
             let Some(tables) = tables.as_ref() else { return };
             tables.show(&stretch.rows);

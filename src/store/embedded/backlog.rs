@@ -238,7 +238,7 @@ impl Backlog {
     }
 
     /// For the applier when it has failed: what is to be shown, the stretch that failed first. None when it is to end.
-    pub fn take_failed(&self, patience: Duration) -> Option<Arc<Stretch>> {
+    pub fn take_failed(&self) -> Option<Arc<Stretch>> {
         let mut state = self.state();
         if let Some(failed) = &state.under_way {
             return Some(failed.clone());
@@ -253,7 +253,7 @@ impl Backlog {
                 return None;
             }
             state.applier = Applier::Idle;
-            state = self.added.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.added.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
