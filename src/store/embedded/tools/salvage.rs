@@ -190,7 +190,7 @@ impl Salvage<'_> {
         let loose = found.loose();
         found.replay(|number, mut records| -> Result<(), Replaying> {
             if loose.contains(&number) {
-                // A wrong key would make a record of something that never was.
+                // A wrong key would make a record of something that never was; one without a value proves nothing.
                 records.retain(|record| match record {
                     Record::Put(_, key, value) => codec::is_sealed(key, value),
                     Record::Delete(..) | Record::Changes(_) => true,

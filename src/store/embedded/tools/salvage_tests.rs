@@ -280,13 +280,18 @@ fn damage_to_any_table_or_journal_costs_only_what_it_hits() {
     assert!(repaired_count > 20 && lost_total > 0 && gone > lost_total, "{repaired_count}, {refused}, {lost_total}, {gone}");
 }
 
+/// Of the commit log.
+fn newest_segment(left: &Path) -> PathBuf {
+    let segments = damageable(left).into_iter().filter(|path| path.extension().is_some_and(|it| it == "log"));
+    segments.max_by_key(|path| commit_log::extent(path)).unwrap()
+}
+
 #[test]
 fn a_damaged_log_costs_nothing_that_the_tables_have() {
     let folder = tempfile::tempdir().unwrap();
     let left = left_by(folder.path(), |backend| backend.shared.backlog.wait().unwrap());
     let whole = whole(&left);
-    let segment = damageable(&left).into_iter().filter(|path| path.extension().is_some_and(|it| it == "log"));
-    let segment = segment.max_by_key(|path| commit_log::extent(path)).unwrap();
+    let segment = newest_segment(&left);
     let end = commit_log::extent(&segment).1;
     // Both copies of its head; the head of its first commit; in the midst; near the end.
     for places in [vec![3, 2_051], vec![4_100], vec![4_096 + (end - 4_096) / 2], vec![4_300, end - 300]] {
@@ -310,8 +315,7 @@ fn no_record_is_made_of_a_damaged_commit_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let left = killed(folder.path());
     let whole = whole(&left);
-    let segment = damageable(&left).into_iter().filter(|path| path.extension().is_some_and(|it| it == "log"));
-    let segment = segment.max_by_key(|path| commit_log::extent(path)).unwrap();
+    let segment = newest_segment(&left);
     // Keys, values and lengths of the first commit, by turns.
     for at in (4_144..commit_log::extent(&segment).1.min(4_700)).step_by(29) {
         let what = format!("byte {at} of the log");
