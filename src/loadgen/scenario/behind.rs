@@ -28,10 +28,7 @@ pub fn run(options: &BehindOptions) -> BenchResult<Report> {
     let pattern = Pattern::Open { per_second: options.rate, bytes: options.size };
     let mut run = Run::default();
     let before = resident(&stage)?;
-    for round in 0..FREE_WINDOWS {
-        let what = format!("without it, window {} of {FREE_WINDOWS}", round + 1);
-        run.free.push(stage.window(pattern, 1.0, options.seconds, None, &what)?);
-    }
+    run.free_windows(&mut stage, pattern, options, "without it")?;
     run.free_growth_mib = (resident(&stage)? - before) / MEBIBYTE;
     let shared = Shared::default();
     let manner =
@@ -75,10 +72,7 @@ pub fn run(options: &BehindOptions) -> BenchResult<Report> {
         Ok(device)
     })?;
     // Tables are written by now that were not when it began: the same must hold for what it is compared with.
-    for round in 0..FREE_WINDOWS {
-        let what = format!("without it again, window {} of {FREE_WINDOWS}", round + 1);
-        run.free.push(stage.window(pattern, 1.0, options.seconds, None, &what)?);
-    }
+    run.free_windows(&mut stage, pattern, options, "without it again")?;
     stage.finish();
     let mut report = Report::new("behind", setting(options));
     run.figures(&mut report, &stage, &device);
@@ -260,6 +254,14 @@ struct Run {
 }
 
 impl Run {
+    fn free_windows(&mut self, stage: &mut Stage, pattern: Pattern, options: &BehindOptions, when: &str) -> BenchResult<()> {
+        for round in 0..FREE_WINDOWS {
+            let what = format!("{when}, window {} of {FREE_WINDOWS}", round + 1);
+            self.free.push(stage.window(pattern, 1.0, options.seconds, None, &what)?);
+        }
+        Ok(())
+    }
+
     fn figures(&self, report: &mut Report, stage: &Stage, device: &Device) {
         let p99 =
             |windows: &[Window]| windows.iter().map(|window| quantile(&window.tally.delivery_us, 0.99)).collect::<Vec<f64>>();
